@@ -1,0 +1,127 @@
+package wire
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// A stream inside the link begins with one Header, as a 4-byte big-endian
+// length and JSON; what follows depends on its Type.
+type Header struct {
+	Type string `json:"type"` // StreamExec, …
+	Exec *Exec  `json:"exec,omitempty"`
+}
+
+// StreamExec runs a command: frames follow in both directions until FrameExit.
+const StreamExec = "exec"
+
+// Exec is a command. Exactly one of Shell and Argv is set.
+type Exec struct {
+	Shell string   `json:"shell,omitempty"` // run by /bin/sh -c
+	Argv  []string `json:"argv,omitempty"`
+	Env   []string `json:"env,omitempty"`   // NAME=value, added to the agent's own
+	TTY   bool     `json:"tty,omitempty"`   // on a pty of Rows × Cols; stderr then comes as stdout
+	Login bool     `json:"login,omitempty"` // the root user's login shell, when no command is given
+	Rows  uint16   `json:"rows,omitempty"`
+	Cols  uint16   `json:"cols,omitempty"`
+	By    string   `json:"by,omitempty"` // the admin, for the node's log
+}
+
+// FrameKind is the first byte of a frame; a 4-byte big-endian length and the
+// payload follow.
+type FrameKind byte
+
+// The frames of an exec stream.
+const (
+	FrameStdin  FrameKind = 0 // head → agent; an empty one is end of input
+	FrameStdout FrameKind = 1
+	FrameStderr FrameKind = 2
+	FrameExit   FrameKind = 3 // agent → head, last: JSON Exit
+	FrameResize FrameKind = 4 // head → agent: rows, cols as two big-endian uint16
+)
+
+// MaxFrame bounds a frame's payload and MaxHeader a header, in bytes. A peer
+// that exceeds them is broken or hostile, and the stream is closed.
+const (
+	MaxFrame  = 64 << 10
+	MaxHeader = 9 << 20 // a command may be as long as an API body
+)
+
+// Exit ends an exec stream.
+type Exit struct {
+	Status int    `json:"status"`          // as in $?: 128+n for signal n
+	Error  string `json:"error,omitempty"` // why it could not be started; Status is then 126 or 127
+}
+
+// WriteHeader begins a stream.
+func WriteHeader(w io.Writer, h Header) error {
+	body, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	if len(body) > MaxHeader {
+		return fmt.Errorf("stream header of %d bytes, at most %d are taken", len(body), MaxHeader)
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
+	return err
+}
+
+// ReadHeader reads what WriteHeader wrote.
+func ReadHeader(r io.Reader) (Header, error) {
+	var h Header
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return h, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > MaxHeader {
+		return h, fmt.Errorf("stream header of %d bytes, at most %d are taken", n, MaxHeader)
+	}
+	// Grow with what arrives: the length alone must not reserve memory.
+	body, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	if err != nil {
+		return h, err
+	}
+	if len(body) != int(n) {
+		return h, io.ErrUnexpectedEOF
+	}
+	if err := json.Unmarshal(body, &h); err != nil {
+		return h, fmt.Errorf("stream header: %w", err)
+	}
+	return h, nil
+}
+
+// WriteFrame writes one frame in a single Write, so that frames of two writers
+// under one lock never mix. The payload must not exceed MaxFrame.
+func WriteFrame(w io.Writer, kind FrameKind, payload []byte) error {
+	if len(payload) > MaxFrame {
+		return fmt.Errorf("frame of %d bytes, at most %d are taken", len(payload), MaxFrame)
+	}
+	buf := make([]byte, 5, 5+len(payload))
+	buf[0] = byte(kind)
+	binary.BigEndian.PutUint32(buf[1:], uint32(len(payload)))
+	_, err := w.Write(append(buf, payload...))
+	return err
+}
+
+// ReadFrame reads one frame into buf, which must hold MaxFrame bytes; the
+// payload is a part of buf.
+func ReadFrame(r io.Reader, buf []byte) (FrameKind, []byte, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n > MaxFrame {
+		return 0, nil, fmt.Errorf("frame of %d bytes, at most %d are taken", n, MaxFrame)
+	}
+	if _, err := io.ReadFull(r, buf[:n]); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return FrameKind(head[0]), buf[:n], nil
+}

@@ -1,0 +1,124 @@
+// Package wire is what agent and head say to each other: paths, messages and
+// the frames of a stream, with one version number and its history.
+//
+// It holds types and their encoding, no behaviour: dialing is agent/link's,
+// serving is controller/fleet's. Fields are only ever added, and a missing one
+// means what its zero value says, so that an agent of an older image still
+// works with a newer head.
+package wire
+
+import "time"
+
+// Version is sent by both sides when a link is made.
+//
+//	1: the link, exec, boot, enrol, step.
+const Version = 1
+
+// Paths that only agents and firmware use; the published API has its own.
+const (
+	PathEnrol  = "/agent/v1/enrol" // POST Enrol → Enrolled, over TLS pinned to the head's CA
+	PathBoot   = "/agent/v1/boot"  // GET → Boot: what this node shall become
+	PathStep   = "/agent/v1/step"  // POST Step: a stamp on the boot timeline
+	PathLink   = "/agent/v1/link"  // GET, upgraded to a websocket that carries yamux streams
+	PathScript = "/boot/v1/script" // GET: the iPXE script for the asking address
+	PathGo     = "/boot/v1/go"     // GET: its second part, with the one-time key
+	PathFile   = "/boot/v1/file/"  // GET <sha256>/<any name>: a file by content, with ranges
+	PathSelf   = "/boot/v1/agent"  // GET: the agent's own cpio archive, for building boot media
+	PathStatus = "/api/v1/node/putstatus"
+)
+
+// Keys of the kernel command line, all with the prefix "muster.".
+const (
+	CmdlineHead  = "muster.head"  // http URL of the head
+	CmdlineHTTPS = "muster.https" // https URL of the head
+	CmdlineCA    = "muster.ca"    // lower-case hex SHA-256 of the CA certificate's DER
+	CmdlineKey   = "muster.key"   // one-time enrolment key
+	CmdlineMAC   = "muster.mac"   // the interface that the firmware booted from
+	CmdlineStop  = "muster.stop"  // name of a step to stop before, for debugging: "image" or "root"
+)
+
+// HeaderAgent carries the agent's build version, HeaderVersion wire.Version.
+const (
+	HeaderAgent   = "Muster-Agent"
+	HeaderVersion = "Muster-Wire"
+)
+
+// Enrol trades a one-time key for a certificate. CSR is PKCS #10 in DER; its
+// subject is ignored, the head decides whom the key speaks for.
+type Enrol struct {
+	Key string `json:"key"`
+	CSR []byte `json:"csr"`
+	MAC string `json:"mac"`
+}
+
+// Enrolled is the answer: DER certificates, the node's own first, then the CA.
+type Enrolled struct {
+	Node  string   `json:"node"` // UID
+	Chain [][]byte `json:"chain"`
+}
+
+// Boot says what a node shall become. It is what the head's plan says at the
+// moment of asking, so a node that retries gets today's answer.
+type Boot struct {
+	UID        string            `json:"uid"`
+	Name       string            `json:"name"`
+	Domain     string            `json:"domain,omitempty"`
+	Style      string            `json:"style"` // rwram or roram
+	Image      *Image            `json:"image,omitempty"`
+	Problem    string            `json:"problem,omitempty"` // why there is nothing to boot; ask again later
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Nameserver []string          `json:"nameserver,omitempty"`
+	Hosts      []string          `json:"hosts,omitempty"` // lines of /etc/hosts for the head
+	SSHKeys    []string          `json:"ssh_keys,omitempty"`
+	Time       time.Time         `json:"time"` // the head's clock: diskless machines often have none
+}
+
+// Image names a squashfs file by content.
+type Image struct {
+	Name   string `json:"name"`
+	UID    string `json:"uid"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+// The steps of a boot, in order.
+const (
+	StepDHCP     = "dhcp"     // the firmware asked for an address
+	StepFirmware = "firmware" // it fetched its boot script
+	StepKernel   = "kernel"   // it has kernel and initrds and starts them
+	StepAgent    = "agent"    // the agent made its first call
+	StepEnrol    = "enrol"    // the agent has its certificate
+	StepImage    = "image"    // the image is there and verified
+	StepRoot     = "root"     // the root file system is ready; switching
+	StepUp       = "up"       // the agent runs inside the image
+)
+
+// Step is one stamp. Error says in words why the step failed; the machine then
+// stays where it is, enterable, and tries again.
+type Step struct {
+	Step   string    `json:"step"`
+	Time   time.Time `json:"time,omitzero"` // set by the head
+	Detail string    `json:"detail,omitempty"`
+	Error  string    `json:"error,omitempty"`
+}
+
+// Status is the body of PUT /node/putstatus: each section that is sent
+// replaces that section whole.
+type Status struct {
+	Status   map[string]any `json:"status,omitempty"`
+	Hardware map[string]any `json:"hardware,omitempty"`
+}
+
+// Hello is the first message on a link, one in each direction, as a websocket
+// text message before the streams begin.
+type Hello struct {
+	Version int    `json:"version"`
+	Agent   string `json:"agent,omitempty"` // build version
+	BootID  string `json:"boot_id,omitempty"`
+	InImage bool   `json:"in_image,omitempty"` // false while in the initramfs
+	Stopped string `json:"stopped,omitempty"`  // the step at which a boot is held up, with its reason
+	Node    string `json:"node,omitempty"`     // head → agent: UID
+	Name    string `json:"name,omitempty"`     // head → agent
+	// Every is how often the head wants status, in seconds.
+	Every int `json:"every,omitempty"`
+}
