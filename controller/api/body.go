@@ -1,0 +1,110 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"muster/shared/fault"
+)
+
+// MaxBody bounds a JSON body in bytes, and maxDepth how deep it may nest:
+// nothing in the API needs more than a handful of levels.
+const (
+	MaxBody  = 8 << 20
+	maxDepth = 64
+)
+
+// Body reads the request's JSON body, whatever its Content-Type and method, or
+// nil when there is none. Duplicate keys, invalid UTF-8, trailing data and
+// excessive depth are refused: two parsers must never read it differently.
+func Body(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	var tooBig *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooBig):
+		return nil, fault.New(fault.TooLarge, "The body is larger than %d bytes; only uploads may be.", MaxBody)
+	case err != nil:
+		return nil, fault.Invalidf("The body broke off: %v.", err)
+	}
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return nil, nil
+	}
+	return raw, CheckJSON(raw)
+}
+
+// CheckJSON says what is wrong with a JSON text that must be exactly one value.
+func CheckJSON(raw []byte) error {
+	d := jsontext.NewDecoder(bytes.NewReader(raw))
+	for {
+		_, err := d.ReadToken()
+		if err == io.EOF {
+			return fault.Invalidf("The body is not complete JSON.")
+		}
+		if err != nil {
+			return fault.Invalidf("The body is not valid JSON: %v.", err)
+		}
+		if d.StackDepth() > maxDepth {
+			return fault.Invalidf("The JSON body nests deeper than %d levels.", maxDepth)
+		}
+		if d.StackDepth() == 0 {
+			break
+		}
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return fault.Invalidf("There is more after the JSON value that the body holds.")
+	}
+	return nil
+}
+
+// Decode reads the body into v, which must be a pointer to a struct with the
+// keys that the endpoint takes: unknown ones are refused by name.
+func Decode(w http.ResponseWriter, r *http.Request, v any) error {
+	raw, err := Body(w, r)
+	if err != nil {
+		return err
+	}
+	if raw == nil {
+		return fault.Invalidf("This request needs a JSON object as its body.")
+	}
+	return Strict(raw, v)
+}
+
+// Strict decodes raw into v and refuses keys that v does not have.
+func Strict(raw json.RawMessage, v any) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return fault.Invalidf("%s: a JSON %s is not what belongs here, want %s.", name(wrong.Field), wrong.Value, wrong.Type)
+		}
+		if key, ok := unknownField(err); ok {
+			return fault.Invalidf("Unhandled parameter(s): %s", key)
+		}
+		return fault.Invalidf("The body does not fit: %v.", err)
+	}
+	return nil
+}
+
+func name(field string) string {
+	if field == "" {
+		return "The body"
+	}
+	return field
+}
+
+// unknownField takes the name out of the message of encoding/json, which has
+// no type for it.
+func unknownField(err error) (string, bool) {
+	const prefix = `json: unknown field "`
+	msg := err.Error()
+	if len(msg) > len(prefix) && msg[:len(prefix)] == prefix {
+		return msg[len(prefix) : len(msg)-1], true
+	}
+	return "", false
+}

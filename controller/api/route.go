@@ -1,0 +1,94 @@
+// Package api turns HTTP into calls on the registry and on the features, and
+// their results and errors into the published envelope.
+//
+// It holds the router, the generic endpoints that every kind gets from its
+// declaration, and the one place where a fault becomes a status. Features
+// contribute lists of Route; they import this package, never one another. It
+// must not hold rules about any kind: those are declared in shared/object.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/netip"
+
+	"muster/shared/kind"
+)
+
+// Route is one endpoint. A route without a permission or a doc does not start.
+type Route struct {
+	Method     string // "GET"; the same handler never guesses
+	Path       string // pattern of http.ServeMux, "/api/v1/node/{id}/exec"
+	Permission kind.Permission
+	Doc        string // one sentence, for the OpenAPI document
+	Handler    Handler
+	// Upload marks a route that reads its own body: the limit on JSON bodies
+	// does not apply, the handler bounds it itself.
+	Upload bool
+}
+
+// Handler answers a request. An error that it returns becomes the failure
+// envelope, unless part of the answer has already been sent.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// Caller is who asks. Exactly one of Admin and Node is set for a known caller;
+// both are empty on public routes.
+type Caller struct {
+	Admin string // name
+	UID   string // of the admin
+	Roles []string
+	Node  string // UID of the node that asks, on NodeOnly routes
+	Addr  netip.Addr
+	can   map[kind.Permission]bool
+}
+
+// NewCaller makes a caller with these permissions.
+func NewCaller(admin, uid string, roles []string, can map[kind.Permission]bool) *Caller {
+	return &Caller{Admin: admin, UID: uid, Roles: roles, can: can}
+}
+
+// Can says whether the caller holds the permission.
+func (c *Caller) Can(p kind.Permission) bool { return c != nil && c.can[p] }
+
+// Authenticator finds out who asks, for a route that wants this permission. An
+// error is an Unauthenticated or Forbidden fault with the reason.
+type Authenticator interface {
+	Authenticate(r *http.Request, want kind.Permission) (*Caller, error)
+}
+
+type callerKey struct{}
+
+// WithCaller gives a context that carries the caller.
+func WithCaller(ctx context.Context, c *Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// CallerOf gives the caller of a request; on public routes one without a name.
+func CallerOf(ctx context.Context) *Caller {
+	if c, ok := ctx.Value(callerKey{}).(*Caller); ok {
+		return c
+	}
+	return &Caller{}
+}
+
+// OK answers with the success envelope without data: {"success": true}.
+func OK(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, err := w.Write([]byte(`{"success": true}` + "\n"))
+	return err
+}
+
+// Data answers with the success envelope around data.
+func Data(w http.ResponseWriter, data any) error {
+	body, err := json.Marshal(struct {
+		Success bool `json:"success"`
+		Data    any  `json:"data"`
+	}{true, data})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, err = w.Write(append(body, '\n'))
+	return err
+}
