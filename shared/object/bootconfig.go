@@ -1,0 +1,65 @@
+package object
+
+import "muster/shared/kind"
+
+// The boot styles of the published API.
+const (
+	StyleRWRAM   = "rwram"   // a writable copy of the image in RAM; the default
+	StyleRORAM   = "roram"   // the squashed image in RAM, writable through an overlay
+	StyleISCSI   = "iscsi"   // the image on a remote disk
+	StyleNext    = "next"    // let the firmware try its next device
+	StyleDisked  = "disked"  // the image on a local disk
+	StyleSanboot = "sanboot" // the firmware boots a disk itself
+	StyleLive    = "live"    // an ISO file
+)
+
+// Bootconfig says how a node gets from power-on to a running system.
+type Bootconfig struct {
+	kind.Meta
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	Frozen      bool   `json:"frozen,omitempty"`
+	Cmdline     string `json:"cmdline,omitempty"`
+	Image       string `json:"image,omitempty"`
+	BootStyle   string `json:"boot_style,omitempty"`
+	Repo        string `json:"repo,omitempty"`
+	Kickstart   string `json:"kickstart,omitempty"`
+	Kernel      *File  `json:"kernel,omitempty"`
+	Initramfs   *File  `json:"initramfs,omitempty"`
+}
+
+// Style gives the boot style, with its default.
+func (b *Bootconfig) Style() string {
+	if b.BootStyle == "" {
+		return StyleRWRAM
+	}
+	return b.BootStyle
+}
+
+func bootconfig() *kind.Spec {
+	fields := []kind.Field{
+		nameField(true),
+		descriptionField(),
+		frozenField(),
+		{Path: "cmdline", Summary: "added to the kernel's command line", Source: kind.User, Format: kind.Line},
+		{Path: "image", Summary: "the image to boot into", Source: kind.User, Format: kind.Reference, Ref: KindImage},
+		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset", Source: kind.User,
+			Format: kind.OneOf(StyleRWRAM, StyleRORAM, StyleISCSI, StyleNext, StyleDisked, StyleSanboot, StyleLive)},
+		{Path: "repo", Summary: "a repository to install from", Source: kind.User, Format: kind.Text},
+		{Path: "kickstart", Summary: "a file in the head's kickstart directory", Source: kind.User, Format: kind.Line},
+	}
+	fields = append(fields, fileFields("kernel", "the kernel")...)
+	fields = append(fields, fileFields("initramfs", "the kernel's modules, or an initramfs of your own")...)
+	return &kind.Spec{
+		Name: KindBootconfig, Plural: "bootconfigs", Title: "Bootconfig",
+		Doc:      "How a node gets from power-on to a running system.",
+		New:      func() kind.Object { return &Bootconfig{} },
+		Names:    []string{"name"},
+		Read:     "BootconfigsRead",
+		Write:    "BootconfigsWrite",
+		Frozen:   "Cannot modify frozen boot configuration.",
+		Reserved: []string{"errors", "mkiso"},
+		Columns:  []string{"name", "image", "boot_style", "kernel.size", "initramfs.size", "cmdline", "frozen"},
+		Fields:   meta(fields...),
+	}
+}

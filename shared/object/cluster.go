@@ -1,0 +1,37 @@
+package object
+
+import "muster/shared/kind"
+
+// Cluster holds the settings of the whole; there is exactly one.
+type Cluster struct {
+	kind.Meta
+	DefaultGroup   string         `json:"default_group,omitempty"`
+	Naming         string         `json:"naming,omitempty"`
+	AcceptNewNodes bool           `json:"accept_new_nodes"`
+	DefaultDistro  string         `json:"default_distro,omitempty"`
+	InfluxToken    string         `json:"influx_token,omitempty"`
+	ClusterName    string         `json:"cluster_name,omitempty"`
+	ClusterID      string         `json:"cluster_id,omitempty"`
+	AuthConfig     map[string]any `json:"auth_config,omitempty"`
+}
+
+func cluster() *kind.Spec {
+	return &kind.Spec{
+		Name: KindCluster, Title: "Cluster", Singleton: true,
+		Doc:   "The settings of the whole cluster.",
+		New:   func() kind.Object { return &Cluster{} },
+		Read:  "ClusterRead",
+		Write: "ClusterWrite",
+		Fields: meta(
+			kind.Field{Path: "default_group", Summary: "the attribute group that every node has before all others", Source: kind.User, Format: kind.Reference, Ref: KindAttrib},
+			kind.Field{Path: "naming", Summary: "the naming pool of nodes that name none", Source: kind.User, Format: kind.Reference, Ref: KindNamingpool},
+			kind.Field{Path: "accept_new_nodes", Summary: "create a node for an unknown machine that wants to boot", Source: kind.User, Format: kind.Bool},
+			kind.Field{Path: "default_distro", Summary: "the distribution used where none is named", Source: kind.User, Format: kind.Text},
+			kind.Field{Path: "influx_token", Summary: "the token for InfluxDB and Grafana", Source: kind.User, Format: kind.Line},
+			kind.Field{Path: "cluster_name", Summary: "the cluster's name", Source: kind.User, Format: kind.Line},
+			kind.Field{Path: "cluster_id", Summary: "the cluster's identifier with the vendor", Source: kind.User, Format: kind.Line},
+			kind.Field{Path: "auth_config", Summary: "settings of the login", Source: kind.User, Format: kind.Settings},
+		),
+		Columns: []string{"cluster_name", "default_group", "naming", "accept_new_nodes"},
+	}
+}

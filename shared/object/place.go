@@ -1,0 +1,304 @@
+package object
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"net/netip"
+
+	"muster/shared/fault"
+	"muster/shared/kind"
+)
+
+// placeNode gives a node its index, name and address, when it is created and
+// when it moves to another pool. Everything else keeps them.
+func placeNode(tx kind.Tx, obj, old kind.Object) error {
+	n := obj.(*Node)
+	if old == nil && n.NamingPool == "" {
+		c, err := tx.Oldest(KindCluster)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			n.NamingPool = c.(*Cluster).Naming
+		}
+	}
+	if old != nil {
+		was := old.(*Node)
+		if was.NamingPool == n.NamingPool {
+			return nil
+		}
+		if err := releaseIndex(tx, was); err != nil {
+			return err
+		}
+		n.Index, n.IP = nil, nil
+	}
+	pool, err := txPool(tx, n.NamingPool)
+	if err != nil {
+		return err
+	}
+	if err := giveIndex(tx, n, pool); err != nil {
+		return err
+	}
+	return GiveAddress(tx, n)
+}
+
+// giveIndex takes the lowest index whose number and name are free, or checks
+// the one that was asked for.
+func giveIndex(tx kind.Tx, n *Node, pool *Namingpool) error {
+	free := func(i int64) (bool, error) {
+		holder, err := tx.Find(KindNode, "index", indexKey(n.NamingPool, i))
+		if err != nil || (holder != "" && holder != n.UID) {
+			return false, err
+		}
+		holder, err = tx.Find(KindNode, "name", NodeName(pool.Pattern, i))
+		return holder == "" || holder == n.UID, err
+	}
+	if n.Index != nil {
+		ok, err := free(*n.Index)
+		if err == nil && !ok {
+			err = fault.New(fault.Conflict, "Node with index=%d already exists.", *n.Index)
+		}
+		n.Name = NodeName(pool.Pattern, *n.Index)
+		return err
+	}
+	hint, err := tx.Hint(indexHint(n.NamingPool))
+	if err != nil {
+		return err
+	}
+	for i := max(hint, pool.FirstIndex); i <= math.MaxInt32; i++ {
+		ok, err := free(i)
+		if err != nil {
+			return err
+		}
+		if ok {
+			n.Index, n.Name = &i, NodeName(pool.Pattern, i)
+			return tx.SetHint(indexHint(n.NamingPool), i+1)
+		}
+	}
+	return fault.New(fault.Conflict, "The naming pool has no free index left.")
+}
+
+func indexHint(pool string) string { return "index/" + pool }
+
+// releaseIndex makes the next search begin no later than at the index that a
+// node gives up. No number below the hint is free, so that the lowest free
+// one is always found without walking the used ones.
+func releaseIndex(tx kind.Tx, n *Node) error {
+	if n.Index == nil {
+		return nil
+	}
+	hint, err := tx.Hint(indexHint(n.NamingPool))
+	if err != nil || hint <= *n.Index {
+		return err
+	}
+	return tx.SetHint(indexHint(n.NamingPool), *n.Index)
+}
+
+// GiveAddress gives a node the address that its pool and network say, unless
+// it has one. Without any network it keeps none.
+func GiveAddress(tx kind.Tx, n *Node) error {
+	if n.IP != nil || n.Index == nil {
+		return nil
+	}
+	pool, err := txPool(tx, n.NamingPool)
+	if err != nil {
+		return err
+	}
+	net, err := txNet(tx, pool)
+	if err != nil || (net == nil && pool.IPBase == "") {
+		return err
+	}
+	var a netip.Addr
+	switch offset := *n.Index - pool.FirstIndex; {
+	case pool.IPBase != "":
+		a, err = fixedAddress(tx, net, pool.IPBase, offset)
+	case pool.IPOffset != nil:
+		a, err = fixedAddress(tx, net, net.FirstIP, *pool.IPOffset+offset)
+	default:
+		a, err = nextAddress(tx, net, *n.Index-net.FirstIndex)
+	}
+	if err != nil {
+		return err
+	}
+	text := a.String()
+	n.IP = &text
+	return nil
+}
+
+// fixedAddress is base+offset, which the pool prescribes: another one would be
+// wrong, so that one in use is an error.
+func fixedAddress(tx kind.Tx, net *Net, base string, offset int64) (netip.Addr, error) {
+	a, ok := plus(base, offset)
+	if !ok {
+		return a, fault.New(fault.Conflict, "The naming pool's addresses end: there is none %d behind %s.", offset, base)
+	}
+	if net != nil && !net.Prefix().Contains(a) {
+		return a, fault.New(fault.Conflict, "The naming pool gives the address %s, which is not in the network %s.", a, net.Prefix())
+	}
+	free, err := addressFree(tx, net, a)
+	if err == nil && !free {
+		err = fault.New(fault.Conflict, "The naming pool gives the address %s, which is in use already.", a)
+	}
+	return a, err
+}
+
+// nextAddress is the one at the wished position where that is free, else the
+// next free one of the network.
+func nextAddress(tx kind.Tx, net *Net, wish int64) (netip.Addr, error) {
+	if a, ok := net.At(wish); ok {
+		if free, err := addressFree(tx, net, a); err != nil || free {
+			return a, err
+		}
+	}
+	hint := "ip/" + net.UID
+	start, err := tx.Hint(hint)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for i := range net.IPCount {
+		at := (start + i) % net.IPCount
+		a, _ := net.At(at)
+		free, err := addressFree(tx, net, a)
+		if err != nil {
+			return a, err
+		}
+		if free {
+			return a, tx.SetHint(hint, at+1)
+		}
+	}
+	last, _ := net.At(net.IPCount - 1)
+	return last, fault.New(fault.Conflict, "The network %s has no free address: all %d from %s to %s are in use. Raise its ip_count, or delete nodes.",
+		net.Label(), net.IPCount, net.FirstIP, last)
+}
+
+// Label names a net for people.
+func (n *Net) Label() string {
+	if n.Name != "" {
+		return n.Name
+	}
+	return n.Prefix().String()
+}
+
+func addressFree(tx kind.Tx, net *Net, a netip.Addr) (bool, error) {
+	text := a.String()
+	if tx.Taken(text) || (net != nil && (text == net.RouterIP || text == net.GatewayIP)) {
+		return false, nil
+	}
+	holder, err := tx.Find(KindNode, "ip", text)
+	return holder == "", err
+}
+
+// renumber follows a change of a network's range: nodes without an address get
+// one, and those that the range no longer covers get a new one.
+func renumber(tx kind.Tx, obj, old kind.Object) error {
+	if obj == nil {
+		return nil
+	}
+	now := obj.(*Net)
+	var move []*Node
+	err := tx.Each(KindNode, func(o kind.Object) error {
+		n := o.(*Node)
+		if n.IP == nil {
+			move = append(move, n)
+		} else if old != nil && leaves(*n.IP, old.(*Net), now) {
+			n.IP = nil
+			move = append(move, n)
+			return tx.Save(KindNode, n) // first free all of them, then give anew
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range move {
+		if err := GiveAddress(tx, n); err != nil {
+			return err
+		}
+		if err := tx.Save(KindNode, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaves says whether a node's address, which was in the old range, is not at
+// its place in the new one.
+func leaves(ip string, old, now *Net) bool {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return false
+	}
+	was, in := old.Position(a)
+	is, still := now.Position(a)
+	return in && (!still || was-old.FirstIndex != is-now.FirstIndex)
+}
+
+func txPool(tx kind.Tx, uid string) (*Namingpool, error) {
+	var failed error
+	get := func(id string) *Namingpool {
+		o, err := tx.Get(KindNamingpool, id)
+		failed = errors.Join(failed, err)
+		if o == nil {
+			return nil
+		}
+		return o.(*Namingpool)
+	}
+	if uid == "" {
+		return &Namingpool{Pattern: DefaultPattern}, nil
+	}
+	p := get(uid)
+	if p == nil {
+		return &Namingpool{Pattern: DefaultPattern}, failed
+	}
+	return p.inherit(get), failed
+}
+
+func txNet(tx kind.Tx, pool *Namingpool) (*Net, error) {
+	var o kind.Object
+	var err error
+	if pool.Network != "" {
+		o, err = tx.Get(KindNet, pool.Network)
+	}
+	if o == nil && err == nil {
+		o, err = tx.Oldest(KindNet)
+	}
+	if o == nil || err != nil {
+		return nil, err
+	}
+	return o.(*Net), nil
+}
+
+// plus is the address n behind first; ok is false where there is none.
+func plus(first string, n int64) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(first)
+	if err != nil || n < 0 {
+		return a, false
+	}
+	b := a.As16()
+	low := binary.BigEndian.Uint64(b[8:])
+	sum := low + uint64(n)
+	if sum < low || (a.Is4() && sum>>32 != low>>32) {
+		return a, false
+	}
+	binary.BigEndian.PutUint64(b[8:], sum)
+	out := netip.AddrFrom16(b)
+	if a.Is4() {
+		out = out.Unmap()
+	}
+	return out, true
+}
+
+// distance is how far b is behind a, -1 where that is more than an int64 or
+// they are not in one /64.
+func distance(a, b netip.Addr) int64 {
+	x, y := a.As16(), b.As16()
+	if [8]byte(x[:8]) != [8]byte(y[:8]) {
+		return -1
+	}
+	d := binary.BigEndian.Uint64(y[8:]) - binary.BigEndian.Uint64(x[8:])
+	if d > math.MaxInt64 {
+		return -1
+	}
+	return int64(d)
+}
