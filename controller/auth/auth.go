@@ -1,0 +1,139 @@
+// Package auth says who asks and what they may do: tokens, roles, the ways to
+// log in, and the recognition of nodes and heads by certificate and address.
+//
+// Tokens say only who somebody is; what they may do is looked up on every
+// request, so a changed role or a deleted admin takes effect at once. The
+// package stores no admins and no nodes: it asks the interfaces below. It
+// must not decide anything about a kind beyond its permissions, and passwords
+// never leave it except to the helper that asks PAM.
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"muster/controller/api"
+	"muster/shared/kind"
+)
+
+// Admin is what this package needs to know about one.
+type Admin struct {
+	UID   string
+	Name  string // of the OS user
+	Roles []string
+	Keys  []string // public SSH keys in the form of authorized_keys
+}
+
+// Admins finds admins as they are at this moment. It is asked on every
+// request, so it must answer from memory.
+type Admins interface {
+	AdminByName(name string) (Admin, bool)
+	AdminByUID(uid string) (Admin, bool)
+}
+
+// Nodes recognises nodes. Addresses are unmapped and without a zone.
+type Nodes interface {
+	NodeByAddr(addr netip.Addr) (uid string, ok bool)
+	// Enrolled says whether the node has a certificate; then its address
+	// alone does not speak for it.
+	Enrolled(uid string) bool
+	// CertValid says whether the serial (lower-case hex, as big.Int.Text(16))
+	// is that of the certificate which the node uses now. It is false for a
+	// node that no longer exists and for one that has enrolled again.
+	CertValid(uid, serial string) bool
+}
+
+// Heads says which addresses are those of heads: this one (see OwnAddress)
+// and the registered ones.
+type Heads interface {
+	IsHead(addr netip.Addr) bool
+}
+
+// The lifetimes that a Config without others gets.
+const (
+	DefaultAccess  = 20 * time.Minute
+	DefaultRefresh = 30 * 24 * time.Hour
+	DefaultMinted  = 365 * 24 * time.Hour
+)
+
+// Config is what New needs. Admins, Nodes, Heads, Head, DataDir and Log must be set.
+type Config struct {
+	Head    string        // name of this head, the issuer in tokens
+	DataDir string        // holds token-secret and login.sock; others must be able to pass through it (0711)
+	Access  time.Duration // lifetime of access tokens; 0 for DefaultAccess
+	Refresh time.Duration // lifetime of refresh tokens; 0 for DefaultRefresh
+	Minted  time.Duration // the longest `timeout` that may be asked for; 0 for DefaultMinted
+
+	Admins Admins
+	Nodes  Nodes
+	Heads  Heads
+
+	// All lists every permission of every kind and route, Read those that let
+	// somebody read a kind. Those of package kind and of this one are added.
+	All, Read []kind.Permission
+
+	// TrustedProxies are those whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+	// Helper is the path of muster-pam; empty for the one beside this program.
+	Helper string
+
+	Now func() time.Time // nil for time.Now
+	Log *slog.Logger
+}
+
+// Service is the authentication of one head. It is an api.Authenticator.
+type Service struct {
+	cfg       Config
+	tokens    *tokens
+	grants    *grants
+	limits    *limiter
+	secrets   *secrets
+	passwords *passwords
+	socket    *socket
+}
+
+var _ api.Authenticator = (*Service)(nil)
+
+// New prepares the service and creates the head's signing secret on its first
+// start. Nothing is served before the part of Socket runs.
+func New(cfg Config) (*Service, error) {
+	if cfg.Admins == nil || cfg.Nodes == nil || cfg.Heads == nil || cfg.Log == nil || cfg.DataDir == "" {
+		return nil, errors.New("auth: Admins, Nodes, Heads, Log and DataDir are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	for _, d := range []struct {
+		value *time.Duration
+		def   time.Duration
+	}{{&cfg.Access, DefaultAccess}, {&cfg.Refresh, DefaultRefresh}, {&cfg.Minted, DefaultMinted}} {
+		if *d.value == 0 {
+			*d.value = d.def
+		}
+		if *d.value < time.Second {
+			return nil, fmt.Errorf("a token cannot live for %v: give at least one second", *d.value)
+		}
+	}
+	secret, err := loadSecret(filepath.Join(cfg.DataDir, "token-secret"))
+	if err != nil {
+		return nil, fmt.Errorf("the secret that signs tokens: %w", err)
+	}
+	passwords, err := newPasswords(cfg.Helper, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg:       cfg,
+		tokens:    newTokens(secret, cfg.Head, cfg.Now),
+		grants:    newGrants(cfg.All, cfg.Read),
+		limits:    newLimiter(cfg.Now),
+		secrets:   newSecrets(cfg.Now),
+		passwords: passwords,
+	}
+	s.socket = newSocket(filepath.Join(cfg.DataDir, "login.sock"), s.secrets, cfg.Log)
+	return s, nil
+}
