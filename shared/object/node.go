@@ -44,9 +44,9 @@ func node() *kind.Spec {
 		Reserved: []string{"putstatus", "putattribs"},
 		Fields: meta(
 			kind.Field{Path: "mac", Summary: "the address of the interface that the node boots from", Source: kind.User, Format: kind.MAC, Required: true, Unique: true, Label: "MAC"},
-			kind.Field{Path: "name", Summary: "made from the naming pool's pattern and the index", Source: kind.Head, Format: kind.Shown("name"), Unique: true},
+			kind.Field{Path: "name", Summary: "made from the naming pool's pattern and the index", Source: kind.Head, Format: kind.Name, Unique: true},
 			kind.Field{Path: "index", Summary: "the node's number in its naming pool; the next free one unless chosen on creation", Source: kind.Head, OnCreate: true, Format: kind.Count},
-			kind.Field{Path: "ip", Summary: "the node's address, from its naming pool and network", Source: kind.Head, Format: kind.Shown("ip"), Unique: true, Label: "IP"},
+			kind.Field{Path: "ip", Summary: "the node's address, from its naming pool and network", Source: kind.Head, Format: kind.IP, Unique: true, Label: "IP"},
 			kind.Field{Path: "type", Summary: "what the node is", Source: kind.User, Format: kind.OneOf("unknown", "compute", "head", "simulated"), Default: `"compute"`},
 			descriptionField(),
 			kind.Field{Path: "attributes", Summary: "the node's attributes, those inherited from groups included when read", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap},

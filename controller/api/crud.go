@@ -1,0 +1,197 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"muster/controller/registry"
+	"muster/shared/fault"
+	"muster/shared/kind"
+)
+
+// Root is where the published API begins.
+const Root = "/api/v1"
+
+// Objects is what the generic endpoints need of the registry.
+type Objects interface {
+	Specs() []*kind.Spec
+	All(kindName string) []kind.Object
+	Find(kindName, id string) (kind.Object, error)
+	Show(kindName string, obj kind.Object) kind.Object
+	Resolve(kindName, id string) (string, error)
+	Create(ctx context.Context, by kind.Author, kindName string, in registry.Input) (string, error)
+	Patch(ctx context.Context, by kind.Author, kindName, id string, in registry.Input) error
+	Put(ctx context.Context, by kind.Author, kindName, id string, in registry.Input) error
+	Delete(ctx context.Context, by kind.Author, kindName, id string) error
+	Set(ctx context.Context, by kind.Author, kindName, id, path string, fn func(json.RawMessage) (json.RawMessage, error)) error
+}
+
+// crud is the generic endpoints of one kind.
+type crud struct {
+	objects Objects
+	spec    *kind.Spec
+}
+
+// Generic gives every kind's endpoints: list, create, read, change, replace,
+// delete, meta, and those of the fields that are reachable for themselves.
+func Generic(objects Objects) []Route {
+	var routes []Route
+	for _, spec := range objects.Specs() {
+		c := &crud{objects, spec}
+		if spec.Singleton {
+			routes = append(routes, c.singleton()...)
+			continue
+		}
+		routes = append(routes, c.class()...)
+		// Objects answer under the plural word too, as the reference's prose has it.
+		for _, word := range []string{spec.Name, spec.Plural} {
+			routes = append(routes, c.object(Root+"/"+word+"/{id}")...)
+		}
+	}
+	return routes
+}
+
+func (c *crud) class() []Route {
+	path, s := Root+"/"+c.spec.Plural, c.spec
+	return []Route{
+		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list},
+		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create a " + s.Name + "; the answer is its UID.", Handler: c.create},
+		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What a " + s.Name + " is made of.", Handler: c.meta},
+	}
+}
+
+func (c *crud) object(path string) []Route {
+	s := c.spec
+	routes := []Route{
+		{Method: "GET", Path: path, Permission: s.Read, Doc: "One " + s.Name + ".", Handler: c.get},
+		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the fields that are sent.", Handler: c.patch},
+		{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put},
+		{Method: "DELETE", Path: path, Permission: s.Write, Doc: "Delete it for good.", Handler: c.delete},
+	}
+	for i := range s.Fields {
+		routes = append(routes, c.sub(path, &s.Fields[i])...)
+	}
+	return routes
+}
+
+func (c *crud) singleton() []Route {
+	path, s := Root+"/"+c.spec.Name, c.spec
+	return []Route{
+		{Method: "GET", Path: path, Permission: s.Read, Doc: s.Doc, Handler: c.get},
+		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the settings that are sent.", Handler: c.patch},
+		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What there is to set.", Handler: c.meta},
+	}
+}
+
+// list streams: ten thousand objects must not be in memory twice.
+func (c *crud) list(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Content-Type", "application/json")
+	out := bufio.NewWriterSize(w, 32<<10)
+	out.WriteString(`{"success":true,"data":{`)
+	enc := json.NewEncoder(out)
+	for i, obj := range c.objects.All(c.spec.Name) {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		out.WriteString(`"` + obj.Base().UID + `":`)
+		if err := enc.Encode(c.objects.Show(c.spec.Name, obj)); err != nil {
+			return err
+		}
+		if err := r.Context().Err(); err != nil {
+			return err
+		}
+	}
+	out.WriteString("}}\n")
+	return out.Flush()
+}
+
+func (c *crud) get(w http.ResponseWriter, r *http.Request) error {
+	obj, err := c.objects.Find(c.spec.Name, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return Data(w, c.objects.Show(c.spec.Name, obj))
+}
+
+func (c *crud) create(w http.ResponseWriter, r *http.Request) error {
+	in, err := input(w, r)
+	if err != nil {
+		return err
+	}
+	uid, err := c.objects.Create(r.Context(), By(r), c.spec.Name, in)
+	if err != nil {
+		return err
+	}
+	return Data(w, uid)
+}
+
+func (c *crud) patch(w http.ResponseWriter, r *http.Request) error {
+	in, err := input(w, r)
+	if err != nil {
+		return err
+	}
+	return done(w, c.objects.Patch(r.Context(), By(r), c.spec.Name, r.PathValue("id"), in))
+}
+
+func (c *crud) put(w http.ResponseWriter, r *http.Request) error {
+	in, err := input(w, r)
+	if err != nil {
+		return err
+	}
+	return done(w, c.objects.Put(r.Context(), By(r), c.spec.Name, r.PathValue("id"), in))
+}
+
+func (c *crud) delete(w http.ResponseWriter, r *http.Request) error {
+	return done(w, c.objects.Delete(r.Context(), By(r), c.spec.Name, r.PathValue("id")))
+}
+
+// metaField is one line of /meta, in the published form.
+type metaField struct {
+	Path     string   `json:"path"`
+	Summary  string   `json:"summary"`
+	Source   string   `json:"source"`
+	Format   string   `json:"format"`
+	Required bool     `json:"required,omitempty"`
+	Values   []string `json:"values,omitempty"`
+	Default  any      `json:"default,omitempty"`
+	Ref      string   `json:"refers_to,omitempty"`
+}
+
+func (c *crud) meta(w http.ResponseWriter, r *http.Request) error {
+	out := make([]metaField, 0, len(c.spec.Fields))
+	for _, f := range c.spec.Fields {
+		m := metaField{f.Path, f.Summary, string(f.Source), f.Format.Name, f.Required, f.Format.Values, nil, f.Ref}
+		if f.Default != "" {
+			m.Default = json.RawMessage(f.Default)
+		}
+		out = append(out, m)
+	}
+	return Data(w, out)
+}
+
+// By names the caller as the author of a change.
+func By(r *http.Request) kind.Author {
+	c := CallerOf(r.Context())
+	return kind.Author{Name: c.Admin, Roles: c.Roles}
+}
+
+func input(w http.ResponseWriter, r *http.Request) (registry.Input, error) {
+	raw, err := Body(w, r)
+	if err != nil {
+		return nil, err
+	}
+	var in registry.Input
+	if raw == nil || json.Unmarshal(raw, &in) != nil || in == nil {
+		return nil, fault.Invalidf("The body must be a JSON object.")
+	}
+	return in, nil
+}
+
+func done(w http.ResponseWriter, err error) error {
+	if err != nil {
+		return err
+	}
+	return OK(w)
+}

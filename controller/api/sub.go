@@ -1,0 +1,166 @@
+package api
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+
+	"muster/shared/fault"
+	"muster/shared/kind"
+)
+
+// sub gives the endpoints of a field that is reachable for itself.
+func (c *crud) sub(object string, f *kind.Field) []Route {
+	s := &sub{c, f}
+	path, write := object+"/"+f.Path, f.Write
+	if write == "" {
+		write = c.spec.Write
+	}
+	route := func(method string, p kind.Permission, doc string, change func(now, sent json.RawMessage) (json.RawMessage, error)) Route {
+		h := s.get
+		if change != nil {
+			h = s.change(change)
+		}
+		return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: h}
+	}
+	switch f.Sub {
+	case kind.SubMap:
+		return []Route{
+			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", inherited ones included.", nil),
+			route("PUT", write, "Replace the object's own "+f.Path+".", replace),
+			route("PATCH", write, "Set the keys that are sent.", merge),
+			route("POST", write, "Set the keys that are sent.", merge),
+			route("DELETE", write, "Remove one key or a list of keys.", s.removeKeys),
+		}
+	case kind.SubList:
+		return []Route{
+			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", in order.", nil),
+			route("PUT", write, "Replace the list.", replace),
+			route("POST", write, "Append one entry or a list of entries.", appendItems),
+			route("DELETE", write, "Remove one entry or a list of entries.", s.removeItems),
+		}
+	}
+	return nil
+}
+
+type sub struct {
+	*crud
+	field *kind.Field
+}
+
+func (s *sub) get(w http.ResponseWriter, r *http.Request) error {
+	obj, err := s.objects.Find(s.spec.Name, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	v, _ := s.spec.Value(s.objects.Show(s.spec.Name, obj), s.field.Path)
+	if v.IsNil() { // shown as empty, never as null
+		if s.field.Sub == kind.SubList {
+			return Data(w, []string{})
+		}
+		return Data(w, map[string]any{})
+	}
+	return Data(w, v.Interface())
+}
+
+func (s *sub) change(fn func(now, sent json.RawMessage) (json.RawMessage, error)) Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		sent, err := Body(w, r)
+		if err != nil {
+			return err
+		}
+		return done(w, s.objects.Set(r.Context(), By(r), s.spec.Name, r.PathValue("id"), s.field.Path,
+			func(now json.RawMessage) (json.RawMessage, error) { return fn(now, sent) }))
+	}
+}
+
+func replace(_, sent json.RawMessage) (json.RawMessage, error) {
+	if sent == nil {
+		return nil, fault.Invalidf("This request needs the new value as its body.")
+	}
+	return sent, nil
+}
+
+func merge(now, sent json.RawMessage) (json.RawMessage, error) {
+	var old, add map[string]json.RawMessage
+	if err := json.Unmarshal(now, &old); err != nil {
+		return nil, err
+	}
+	if sent == nil || json.Unmarshal(sent, &add) != nil || add == nil {
+		return nil, fault.Invalidf("The body must be a JSON object.")
+	}
+	if old == nil {
+		old = add
+	}
+	maps.Copy(old, add)
+	return json.Marshal(old)
+}
+
+func (s *sub) removeKeys(now, sent json.RawMessage) (json.RawMessage, error) {
+	if sent == nil && s.field.Format.Name == kind.Settings.Name {
+		return json.RawMessage("{}"), nil
+	}
+	keys, err := oneOrMore(sent)
+	if err != nil {
+		return nil, err
+	}
+	var old map[string]json.RawMessage
+	if err := json.Unmarshal(now, &old); err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		delete(old, k)
+	}
+	if old == nil {
+		return json.RawMessage("{}"), nil
+	}
+	return json.Marshal(old)
+}
+
+func appendItems(now, sent json.RawMessage) (json.RawMessage, error) {
+	add, err := oneOrMore(sent)
+	if err != nil {
+		return nil, err
+	}
+	var old []string
+	if err := json.Unmarshal(now, &old); err != nil {
+		return nil, err
+	}
+	return json.Marshal(append(old, add...))
+}
+
+func (s *sub) removeItems(now, sent json.RawMessage) (json.RawMessage, error) {
+	drop, err := oneOrMore(sent)
+	if err != nil {
+		return nil, err
+	}
+	old := []string{}
+	if err := json.Unmarshal(now, &old); err != nil {
+		return nil, err
+	}
+	for _, id := range drop {
+		uid := id
+		if s.field.Ref != "" {
+			if found, err := s.objects.Resolve(s.field.Ref, id); err == nil {
+				uid = found
+			}
+		}
+		old = slices.DeleteFunc(old, func(have string) bool { return have == uid || have == id })
+	}
+	return json.Marshal(old)
+}
+
+// oneOrMore reads a body that is one JSON string or a list of them.
+func oneOrMore(sent json.RawMessage) ([]string, error) {
+	var one string
+	var many []string
+	switch {
+	case sent == nil:
+	case json.Unmarshal(sent, &one) == nil:
+		return []string{one}, nil
+	case json.Unmarshal(sent, &many) == nil && many != nil:
+		return many, nil
+	}
+	return nil, fault.Invalidf("The body must be a JSON string or a list of strings.")
+}

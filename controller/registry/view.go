@@ -1,0 +1,222 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"muster/controller/store"
+	"muster/shared/fault"
+	"muster/shared/kind"
+)
+
+// view holds every object decoded, with an index for each unique key. Objects
+// in it are never changed, only replaced.
+type view struct {
+	specs map[string]*kind.Spec
+	live  func(uid string) (hardware, status []byte)
+
+	mu      sync.RWMutex
+	class   map[string]*class
+	at      uint64        // revision of the newest commit seen
+	moved   chan struct{} // closed and replaced when at moves
+	stopped bool
+}
+
+// class holds the objects of one kind.
+type class struct {
+	byUID  map[string]kind.Object
+	byKey  map[string]map[string]kind.Object // key name → value → object
+	oldest kind.Object
+}
+
+func newView(specs map[string]*kind.Spec, live func(string) ([]byte, []byte)) *view {
+	v := &view{specs: specs, live: live, class: map[string]*class{}, moved: make(chan struct{})}
+	for name := range specs {
+		v.class[name] = &class{byUID: map[string]kind.Object{}, byKey: map[string]map[string]kind.Object{}}
+	}
+	return v
+}
+
+func (v *view) load(tx store.Tx, revision uint64) error {
+	for pair, err := range tx.Scan(objectPrefix, "") {
+		if err != nil {
+			return err
+		}
+		if err := v.put(pair.Key, pair.Value); err != nil {
+			return err
+		}
+	}
+	v.at = revision
+	return nil
+}
+
+// apply brings the view to a commit and wakes those who wait for it.
+func (v *view) apply(c store.Commit) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, change := range c.Changes {
+		if err := v.put(change.Key, change.Value); err != nil {
+			return err
+		}
+	}
+	v.at = c.Revision
+	close(v.moved)
+	v.moved = make(chan struct{})
+	return nil
+}
+
+func (v *view) put(key string, value []byte) error {
+	name, uid, _ := strings.Cut(strings.TrimPrefix(key, objectPrefix), "/")
+	spec, c := v.specs[name], v.class[name]
+	if spec == nil {
+		return nil // written by a newer version: kept in the store, not shown
+	}
+	if old, ok := c.byUID[uid]; ok {
+		c.remove(spec, old)
+	}
+	if value == nil {
+		return nil
+	}
+	obj := spec.New()
+	if err := json.Unmarshal(value, obj); err != nil {
+		return fmt.Errorf("stored %s %s cannot be read: %w", name, uid, err)
+	}
+	c.add(spec, obj)
+	return nil
+}
+
+func (c *class) add(spec *kind.Spec, obj kind.Object) {
+	c.byUID[obj.Base().UID] = obj
+	for key, value := range uniqueKeys(spec, obj) {
+		if c.byKey[key] == nil {
+			c.byKey[key] = map[string]kind.Object{}
+		}
+		c.byKey[key][value] = obj
+	}
+	if c.oldest == nil || older(obj, c.oldest) < 0 {
+		c.oldest = obj
+	}
+}
+
+func (c *class) remove(spec *kind.Spec, obj kind.Object) {
+	delete(c.byUID, obj.Base().UID)
+	for key, value := range uniqueKeys(spec, obj) {
+		// In one commit another object may have taken the value already.
+		if c.byKey[key][value] == obj {
+			delete(c.byKey[key], value)
+		}
+	}
+	if c.oldest == obj {
+		c.oldest = nil
+		for _, o := range c.byUID {
+			if c.oldest == nil || older(o, c.oldest) < 0 {
+				c.oldest = o
+			}
+		}
+	}
+}
+
+func older(a, b kind.Object) int {
+	x, y := a.Base(), b.Base()
+	return cmp.Or(cmp.Compare(x.Created, y.Created), cmp.Compare(x.UID, y.UID))
+}
+
+func (v *view) revision() uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.at
+}
+
+// wait returns when the view has the revision.
+func (v *view) wait(ctx context.Context, revision uint64) error {
+	for {
+		v.mu.RLock()
+		at, moved, stopped := v.at, v.moved, v.stopped
+		v.mu.RUnlock()
+		if at >= revision {
+			return nil
+		}
+		if stopped {
+			return fault.New(fault.Unavailable, "The change is stored, but the head is shutting down.")
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (v *view) stop() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stopped = true
+	close(v.moved)
+	v.moved = make(chan struct{})
+}
+
+// Get implements kind.Look.
+func (v *view) Get(kindName, uid string) (kind.Object, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	obj, ok := v.class[kindName].byUID[uid]
+	return obj, ok
+}
+
+// Find implements kind.Look: by one of the unique keys.
+func (v *view) Find(kindName, key, value string) (kind.Object, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	obj, ok := v.class[kindName].byKey[key][value]
+	return obj, ok
+}
+
+// Oldest implements kind.Look.
+func (v *view) Oldest(kindName string) (kind.Object, bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	o := v.class[kindName].oldest
+	return o, o != nil
+}
+
+// Live implements kind.Look.
+func (v *view) Live(uid string) (hardware, status []byte) {
+	if v.live == nil {
+		return nil, nil
+	}
+	return v.live(uid)
+}
+
+// find resolves an identifier: UID first, then the kind's names in order.
+func (v *view) find(spec *kind.Spec, id string) (kind.Object, bool) {
+	if obj, ok := v.Get(spec.Name, id); ok {
+		return obj, true
+	}
+	for _, key := range spec.Names {
+		if value, ok := canonical(spec, key, id); ok {
+			if obj, ok := v.Find(spec.Name, key, value); ok {
+				return obj, true
+			}
+		}
+	}
+	if spec.Singleton {
+		return v.Oldest(spec.Name)
+	}
+	return nil, false
+}
+
+func (v *view) all(kindName string) []kind.Object {
+	v.mu.RLock()
+	out := make([]kind.Object, 0, len(v.class[kindName].byUID))
+	for _, o := range v.class[kindName].byUID {
+		out = append(out, o)
+	}
+	v.mu.RUnlock()
+	slices.SortFunc(out, func(a, b kind.Object) int { return cmp.Compare(a.Base().UID, b.Base().UID) })
+	return out
+}
