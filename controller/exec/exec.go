@@ -1,0 +1,183 @@
+// Package exec runs commands on nodes for admins: a command with its output
+// as raw bytes, or an interactive terminal on a websocket.
+//
+// It carries bytes between an HTTP request and a stream to the node's agent;
+// running the command is agent/command's part. It must not keep state: a
+// request that ends takes its command with it.
+package exec
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"muster/controller/api"
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// Nodes finds the node that an identifier names.
+type Nodes interface {
+	Find(kindName, id string) (kind.Object, error)
+}
+
+// Agents opens a stream to a node's agent; an agent that is not connected is a
+// Conflict.
+type Agents interface {
+	Open(ctx context.Context, uid string, h wire.Header) (net.Conn, error)
+}
+
+// Exec serves commands.
+type Exec struct {
+	Nodes  Nodes
+	Agents Agents
+	Log    *slog.Logger
+}
+
+// TrailerStatus is the HTTP trailer that holds the command's exit status,
+// TrailerError the one that says why it could not be run.
+const (
+	TrailerStatus = "X-Exit-Status"
+	TrailerError  = "X-Exit-Error"
+)
+
+// Routes are the endpoints.
+func (e *Exec) Routes() []api.Route {
+	return []api.Route{
+		{Method: "PUT", Path: api.Root + "/node/{id}/exec", Permission: kind.NodesExecCommand, Doc: "Run a command on the node; its output comes as raw bytes, its exit status in the trailer " + TrailerStatus + ".", Handler: e.run},
+		{Method: "GET", Path: api.Root + "/node/{id}/shell", Permission: kind.NodesExecCommand, Doc: "A terminal on the node, as a websocket.", Handler: e.shell},
+	}
+}
+
+// request is the body of exec.
+type request struct {
+	Cmd     json.RawMessage `json:"cmd"`
+	Stdin   string          `json:"stdin"`
+	Timeout float64         `json:"timeout"` // seconds; 0 for none
+}
+
+// command reads cmd: a string is for the shell, a list is run as it is.
+func command(raw json.RawMessage) (wire.Exec, error) {
+	var x wire.Exec
+	if json.Unmarshal(raw, &x.Shell) == nil && strings.TrimSpace(x.Shell) != "" {
+		return x, nil
+	}
+	if x.Shell = ""; json.Unmarshal(raw, &x.Argv) == nil && len(x.Argv) > 0 && x.Argv[0] != "" {
+		return x, nil
+	}
+	return x, fault.Invalidf("cmd: needs a command, as a string for the shell or as a list of words.")
+}
+
+func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
+	obj, err := e.Nodes.Find(object.KindNode, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	var in request
+	if err := api.Decode(w, r, &in); err != nil {
+		return err
+	}
+	cmd, err := command(in.Cmd)
+	if err != nil {
+		return err
+	}
+	if in.Timeout < 0 || in.Timeout > 1e9 {
+		return fault.Invalidf("timeout: %v is not a number of seconds.", in.Timeout)
+	}
+	cmd.By = api.CallerOf(r.Context()).Admin
+	ctx, cancel := r.Context(), context.CancelFunc(func() {})
+	if in.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(in.Timeout*float64(time.Second)))
+	}
+	defer cancel()
+	stream, err := e.open(ctx, obj, cmd)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	// An aborted request closes the stream, which kills the command.
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	defer stop()
+	go feed(stream, in.Stdin)
+	exit, err := relay(w, stream)
+	if r.Context().Err() != nil {
+		return r.Context().Err()
+	}
+	if ctx.Err() != nil {
+		exit = wire.Exit{Status: 124, Error: "the command was killed after " + strconv.FormatFloat(in.Timeout, 'g', -1, 64) + " s"}
+	} else if err != nil {
+		// The node is gone: the answer must not look complete.
+		return fault.New(fault.Upstream, "The connection to the node broke off: %w", err)
+	}
+	w.Header().Set(TrailerStatus, strconv.Itoa(exit.Status))
+	if exit.Error != "" {
+		w.Header().Set(TrailerError, strconv.QuoteToASCII(exit.Error))
+	}
+	return nil
+}
+
+func (e *Exec) open(ctx context.Context, node kind.Object, cmd wire.Exec) (net.Conn, error) {
+	stream, err := e.Agents.Open(ctx, node.Base().UID, wire.Header{Type: wire.StreamExec, Exec: &cmd})
+	if err == nil {
+		e.Log.Info("command", "node", node.(*object.Node).Name, "admin", cmd.By, "shell", cmd.Shell, "argv", cmd.Argv, "tty", cmd.TTY)
+	}
+	return stream, err
+}
+
+// feed sends the whole input and its end. An error means that the stream is
+// gone, which the reading side reports.
+func feed(stream io.Writer, stdin string) {
+	for len(stdin) > 0 {
+		n := min(len(stdin), wire.MaxFrame)
+		if wire.WriteFrame(stream, wire.FrameStdin, []byte(stdin[:n])) != nil {
+			return
+		}
+		stdin = stdin[n:]
+	}
+	wire.WriteFrame(stream, wire.FrameStdin, nil)
+}
+
+// relay sends output as it comes, and gives the exit. What is sent waits for
+// the client: a slow one slows the command, nothing piles up here.
+func relay(w http.ResponseWriter, stream io.Reader) (wire.Exit, error) {
+	var exit wire.Exit
+	buf := make([]byte, wire.MaxFrame)
+	flusher := http.NewResponseController(w)
+	begun := false
+	begin := func() {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			w.Header().Set("Trailer", TrailerStatus+", "+TrailerError)
+			w.WriteHeader(http.StatusOK)
+			flusher.Flush()
+		}
+	}
+	for {
+		kind, payload, err := wire.ReadFrame(stream, buf)
+		if err != nil {
+			return exit, err
+		}
+		begin()
+		switch kind {
+		case wire.FrameStdout, wire.FrameStderr:
+			if _, err := w.Write(payload); err != nil {
+				return exit, err
+			}
+			if err := flusher.Flush(); err != nil {
+				return exit, err
+			}
+		case wire.FrameExit:
+			return exit, json.Unmarshal(payload, &exit)
+		}
+	}
+}

@@ -1,0 +1,300 @@
+// Package fleet knows the nodes as they are now: who is connected, what each
+// last reported, what state it is in and how it got there.
+//
+// This is telemetry, not configuration. It lives in memory, is written behind
+// in one batch at most a second later, and never passes through the registry.
+// The two things that may not be lost, which certificate speaks for a node and
+// which one-time key was given out, are on disk before they take effect. The
+// package must not decide what a node boots (controller/boot) nor what runs on
+// it (controller/exec).
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"muster/controller/store"
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// The states of a node.
+const (
+	Down    = "down"
+	Booting = "booting"
+	Up      = "up"
+	Failed  = "failed"  // a boot step failed; the machine stays there and retries
+	Unknown = "unknown" // never seen, or not yet again since the head started
+)
+
+// reunion is how long after its own start the head waits for agents that were
+// connected before, until it calls their nodes down. They retry at most every
+// 15 s.
+const reunion = 30 * time.Second
+
+// Nodes is what the fleet needs of the registry.
+type Nodes interface {
+	Find(kindName, id string) (kind.Object, error)
+	All(kindName string) []kind.Object
+	Look() kind.Look
+	Set(ctx context.Context, by kind.Author, kindName, id, path string, fn func(json.RawMessage) (json.RawMessage, error)) error
+}
+
+// Planner says what a node shall become.
+type Planner interface {
+	Boot(uid string) (wire.Boot, error)
+}
+
+// Signer makes certificates for nodes.
+type Signer interface {
+	SignNode(csr []byte, uid string, ttl time.Duration) (chain [][]byte, err error)
+}
+
+// Options are what the fleet has to be told.
+type Options struct {
+	Store  store.Store
+	Nodes  Nodes
+	Signer Signer
+	Boot   Planner
+	Log    *slog.Logger
+	Now    func() time.Time
+	// Every is how often agents report, in seconds.
+	Every int
+}
+
+// Fleet is the live state of all nodes.
+type Fleet struct {
+	opt     Options
+	started time.Time
+
+	mu    sync.Mutex
+	nodes map[string]*node
+	dirty map[string]bool // UIDs to be written behind
+	seq   uint64          // number of state changes, for those who wait
+	moved chan struct{}   // closed and replaced when seq grows
+	wake  chan struct{}   // tells the writer that there is something dirty
+}
+
+// node is what is known of one. It is guarded by Fleet.mu.
+type node struct {
+	hardware, status json.RawMessage
+	reported         time.Time
+	boots            []boot
+	identity         identity
+	link             *link
+	was              string    // state when last looked at, to notice changes
+	since            time.Time // of that state
+	bootID           string    // kernel's boot ID of the newest link
+}
+
+// Open loads what was known when the head last ran.
+func Open(ctx context.Context, opt Options) (*Fleet, error) {
+	f := &Fleet{
+		opt: opt, started: opt.Now(), nodes: map[string]*node{}, dirty: map[string]bool{},
+		moved: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	return f, f.load(ctx)
+}
+
+// get gives a node's state, making it when there is none. f.mu is held.
+func (f *Fleet) get(uid string) *node {
+	n := f.nodes[uid]
+	if n == nil {
+		n = &node{}
+		f.nodes[uid] = n
+	}
+	return n
+}
+
+// touch notes that a node changed: its record is to be written, and those who
+// wait for states are woken if its state is another one. f.mu is held.
+func (f *Fleet) touch(uid string, n *node) {
+	f.dirty[uid] = true
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+	if state := f.state(n); state != n.was {
+		n.was, n.since = state, f.opt.Now()
+		f.seq++
+		close(f.moved)
+		f.moved = make(chan struct{})
+	}
+}
+
+// state says what a node is doing, from what is known. f.mu is held.
+func (f *Fleet) state(n *node) string {
+	if n.link != nil && n.link.inImage {
+		return Up
+	}
+	if b := n.current(); b != nil && !b.done() && (n.link != nil || f.opt.Now().Sub(b.last().Time) < stale) {
+		if b.failed() {
+			return Failed
+		}
+		return Booting
+	}
+	switch {
+	case len(n.boots) == 0 && n.bootID == "":
+		return Unknown
+	case f.opt.Now().Sub(f.started) < reunion && n.bootID == "":
+		return Unknown
+	}
+	return Down
+}
+
+// State gives a node's state, since when, and a word on why it is not up.
+func (f *Fleet) State(uid string) (state string, since time.Time, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[uid]
+	if n == nil {
+		return Unknown, time.Time{}, ""
+	}
+	state = f.state(n)
+	if state != n.was { // time alone turned it: unknown became down
+		n.was, n.since = state, f.opt.Now()
+	}
+	if b := n.current(); b != nil && state == Failed {
+		reason = b.lastError()
+	}
+	return state, n.since, reason
+}
+
+// shortStatus is what a node's object shows of its status.
+type shortStatus struct {
+	State  string  `json:"state"`
+	Since  float64 `json:"since,omitempty"` // seconds since 1970
+	Reason string  `json:"reason,omitempty"`
+}
+
+func (f *Fleet) short(uid string) shortStatus {
+	state, since, reason := f.State(uid)
+	return shortStatus{state, seconds(since), reason}
+}
+
+// Live implements what the registry shows of a node.
+func (f *Fleet) Live(uid string) (hardware, status []byte) {
+	short := f.short(uid)
+	status, _ = json.Marshal(short)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.nodes[uid]; n != nil {
+		hardware = n.hardware
+	}
+	return hardware, status
+}
+
+// Status gives all that a node reported, with its state.
+func (f *Fleet) Status(uid string) (map[string]any, error) {
+	short := f.short(uid)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := map[string]any{}
+	if n := f.nodes[uid]; n != nil {
+		if n.status != nil {
+			if err := json.Unmarshal(n.status, &out); err != nil {
+				return nil, err
+			}
+		}
+		if !n.reported.IsZero() {
+			out["reported"] = seconds(n.reported)
+		}
+	}
+	out["state"], out["since"] = short.State, short.Since
+	if short.Reason != "" {
+		out["reason"] = short.Reason
+	}
+	return out, nil
+}
+
+// Bounds on what a node may report, per section.
+const (
+	maxSection     = 1 << 20 // bytes of JSON
+	maxSectionKeys = 1000
+)
+
+// Report takes what a node sent. Each section that is not nil replaces that
+// section whole; one that breaks a bound is refused and nothing changes.
+func (f *Fleet) Report(uid string, status, hardware json.RawMessage) error {
+	for name, raw := range map[string]json.RawMessage{"status": status, "hardware": hardware} {
+		if raw == nil {
+			continue
+		}
+		var keys map[string]json.RawMessage
+		if json.Unmarshal(raw, &keys) != nil || keys == nil {
+			return fault.Invalidf("%s: must be a JSON object.", name)
+		}
+		if len(raw) > maxSection || len(keys) > maxSectionKeys {
+			return fault.New(fault.TooLarge, "%s: %d bytes with %d keys are too much, at most %d and %d are taken.", name, len(raw), len(keys), maxSection, maxSectionKeys)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.get(uid)
+	if status != nil {
+		n.status, n.reported = status, f.opt.Now()
+	}
+	if hardware != nil {
+		n.hardware = hardware
+	}
+	f.touch(uid, n)
+	return nil
+}
+
+// Forget drops a deleted node and cuts its link.
+func (f *Fleet) Forget(uid string) {
+	f.mu.Lock()
+	n := f.nodes[uid]
+	delete(f.nodes, uid)
+	f.dirty[uid] = true
+	f.mu.Unlock()
+	if n != nil && n.link != nil {
+		n.link.session.Close()
+	}
+}
+
+// States gives every node's state by name, and the number to wait for changes
+// after.
+func (f *Fleet) States() (uint64, map[string]string) {
+	all := f.opt.Nodes.All(object.KindNode)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[string]string, len(all))
+	for _, o := range all {
+		state := Unknown
+		if n := f.nodes[o.Base().UID]; n != nil {
+			state = f.state(n)
+		}
+		out[o.(*object.Node).Name] = state
+	}
+	return f.seq, out
+}
+
+// WaitChange returns when some state changed since seq, or when ctx ends.
+func (f *Fleet) WaitChange(ctx context.Context, seq uint64) {
+	for {
+		f.mu.Lock()
+		now, moved := f.seq, f.moved
+		f.mu.Unlock()
+		if now != seq {
+			return
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
+}

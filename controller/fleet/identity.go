@@ -1,0 +1,158 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"net/netip"
+	"time"
+
+	"muster/shared/fault"
+	"muster/shared/wire"
+)
+
+// How long a boot may take from the firmware's DHCP exchange to the moment
+// when kernel and initrds are loaded; how long a key lives from then on; and
+// how long a certificate is good for, which a running node outlives by far.
+const (
+	bootWindow = 15 * time.Minute
+	keyLife    = time.Minute
+	certLife   = 5 * 365 * 24 * time.Hour
+)
+
+// identity is what speaks for a node. Serial is that of the one certificate
+// that does, empty if it never enrolled. A window opens when firmware asks for
+// an address, and closes when a key was used or expired: inside it the address
+// alone speaks for the node, since nothing else runs on the machine yet.
+type identity struct {
+	Serial  string    `json:"serial,omitempty"`
+	Addr    string    `json:"addr,omitempty"`
+	Opened  time.Time `json:"opened,omitzero"`
+	KeyHash string    `json:"key_hash,omitempty"`
+	Minted  time.Time `json:"minted,omitzero"`
+
+	key string // the key itself, only in memory, so that a repeated request gets the same
+}
+
+func (i *identity) open(now time.Time) bool {
+	return !i.Opened.IsZero() && now.Sub(i.Opened) < bootWindow &&
+		(i.KeyHash == "" || now.Sub(i.Minted) < keyLife)
+}
+
+// OpenBoot notes that a node's firmware was given this address: until it has
+// booted, one key may be minted for it.
+func (f *Fleet) OpenBoot(uid string, addr netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.get(uid)
+	n.identity = identity{Serial: n.identity.Serial, Addr: addr.String(), Opened: f.opt.Now()}
+	f.touch(uid, n)
+}
+
+// Mint gives the one-time key of a boot under way; ok is false when none is.
+// Asking again before it is used gives the same key: the answer may have been
+// lost.
+func (f *Fleet) Mint(uid string, addr netip.Addr) (key string, ok bool) {
+	f.mu.Lock()
+	n := f.get(uid)
+	id := &n.identity
+	if !id.open(f.opt.Now()) || id.Addr != addr.String() {
+		f.mu.Unlock()
+		return "", false
+	}
+	if id.KeyHash != "" {
+		key = id.key
+		f.mu.Unlock()
+		return key, key != ""
+	}
+	var random [24]byte
+	rand.Read(random[:])
+	id.key = base64.RawURLEncoding.EncodeToString(random[:])
+	id.KeyHash, id.Minted = hash(id.key), f.opt.Now()
+	key = id.key
+	f.mu.Unlock()
+	if err := f.save(context.Background(), uid); err != nil {
+		f.opt.Log.Error("a boot key could not be stored", "node", uid, "error", err)
+		return "", false
+	}
+	return key, true
+}
+
+// Enrol trades a key for a certificate. The key is spent before the
+// certificate is made, and the certificate is on disk as the node's only one
+// before it is given out.
+func (f *Fleet) Enrol(ctx context.Context, uid string, addr netip.Addr, e wire.Enrol) (wire.Enrolled, error) {
+	f.mu.Lock()
+	n := f.get(uid)
+	id := &n.identity
+	switch {
+	case id.KeyHash == "" || subtle.ConstantTimeCompare([]byte(hash(e.Key)), []byte(id.KeyHash)) != 1:
+		f.mu.Unlock()
+		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key was used already or is not of this node; boot again to get a new one.")
+	case id.Addr != addr.String():
+		f.mu.Unlock()
+		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key was made for another address than %s.", addr)
+	case !id.open(f.opt.Now()):
+		f.mu.Unlock()
+		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key has expired, it is good for %s; boot again to get a new one.", keyLife)
+	}
+	chain, err := f.opt.Signer.SignNode(e.CSR, uid, certLife)
+	if err != nil {
+		f.mu.Unlock()
+		return wire.Enrolled{}, err
+	}
+	cert, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		f.mu.Unlock()
+		return wire.Enrolled{}, err
+	}
+	n.identity = identity{Serial: cert.SerialNumber.Text(16)}
+	f.touch(uid, n)
+	f.mu.Unlock()
+	if err := f.save(ctx, uid); err != nil {
+		return wire.Enrolled{}, err
+	}
+	f.opt.Log.Info("node enrolled", "node", uid, "address", addr)
+	return wire.Enrolled{Node: uid, Chain: chain}, nil
+}
+
+// Enrolled says whether only its certificate speaks for a node now. While its
+// firmware boots it the address does, for the steps before it can enrol.
+func (f *Fleet) Enrolled(uid string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[uid]
+	return n != nil && n.identity.Serial != "" && !n.identity.open(f.opt.Now())
+}
+
+// CertValid says whether this certificate speaks for a node: the newest that
+// it was given, serial in hexadecimal.
+func (f *Fleet) CertValid(uid, serial string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[uid]
+	return n != nil && serial != "" && n.identity.Serial == serial
+}
+
+// Disown makes a node's certificate invalid; its address speaks for it again.
+func (f *Fleet) Disown(ctx context.Context, uid string) error {
+	f.mu.Lock()
+	n := f.get(uid)
+	n.identity = identity{}
+	l := n.link
+	f.touch(uid, n)
+	f.mu.Unlock()
+	if l != nil {
+		l.session.Close()
+	}
+	return f.save(ctx, uid)
+}
+
+func hash(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:])
+}

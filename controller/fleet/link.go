@@ -1,0 +1,195 @@
+package fleet
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/hashicorp/yamux"
+
+	"muster/controller/api"
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// link is one agent's connection, on which the head opens streams.
+type link struct {
+	session *yamux.Session
+	inImage bool
+	agent   string // build version
+}
+
+// helloTime bounds the first messages of a link, maxHello their size, and
+// maxMessage any websocket message after them.
+const (
+	helloTime  = 10 * time.Second
+	maxHello   = 64 << 10
+	maxMessage = 1 << 20
+)
+
+// serveLink takes an agent's connection and keeps it until it ends.
+func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
+	uid := api.CallerOf(r.Context()).Node
+	obj, err := f.opt.Nodes.Find(object.KindNode, uid)
+	if err != nil {
+		return err
+	}
+	if !websocket.IsWebSocketUpgrade(r) {
+		return fault.Invalidf("This path takes only a websocket.")
+	}
+	up := websocket.Upgrader{HandshakeTimeout: helloTime, ReadBufferSize: 4096, WriteBufferSize: 4096}
+	ws, err := up.Upgrade(w, r, nil)
+	if err != nil {
+		return nil // Upgrade has answered
+	}
+	defer ws.Close()
+	hello, err := f.greet(ws, obj.(*object.Node))
+	if err != nil {
+		f.opt.Log.Warn("an agent's link failed at once", "node", uid, "address", r.RemoteAddr, "error", err)
+		return nil
+	}
+	session, err := yamux.Client(wire.Conn(ws), muxConfig(f.opt.Log))
+	if err != nil {
+		return nil
+	}
+	defer session.Close()
+	l := &link{session: session, inImage: hello.InImage, agent: hello.Agent}
+	f.attach(uid, l, hello)
+	defer f.detach(uid, l)
+	for {
+		// Version 1 has no streams from the agent: refuse what comes.
+		stream, err := session.AcceptStream()
+		if err != nil {
+			return nil
+		}
+		stream.Close()
+	}
+}
+
+func (f *Fleet) greet(ws *websocket.Conn, n *object.Node) (wire.Hello, error) {
+	var hello wire.Hello
+	deadline := f.opt.Now().Add(helloTime)
+	ws.SetReadLimit(maxHello)
+	ws.SetReadDeadline(deadline)
+	ws.SetWriteDeadline(deadline)
+	if err := ws.ReadJSON(&hello); err != nil {
+		return hello, err
+	}
+	err := ws.WriteJSON(wire.Hello{Version: wire.Version, Node: n.UID, Name: n.Name, Every: f.opt.Every})
+	ws.SetReadLimit(maxMessage)
+	ws.SetReadDeadline(time.Time{})
+	ws.SetWriteDeadline(time.Time{})
+	return hello, err
+}
+
+// muxConfig finds a dead agent within half a minute and keeps what one link
+// may hold in memory small.
+func muxConfig(log *slog.Logger) *yamux.Config {
+	c := yamux.DefaultConfig()
+	c.AcceptBacklog = 4
+	c.KeepAliveInterval = 10 * time.Second
+	c.ConnectionWriteTimeout = 10 * time.Second
+	c.StreamOpenTimeout = 15 * time.Second
+	c.LogOutput = io.Discard
+	return c
+}
+
+// attach makes l the node's link; one that it had before is closed: an agent
+// that lost its link learns of it before the head does.
+func (f *Fleet) attach(uid string, l *link, hello wire.Hello) {
+	f.mu.Lock()
+	n := f.get(uid)
+	old := n.link
+	n.link = l
+	if l.inImage {
+		f.up(uid, n, hello.BootID)
+	}
+	n.bootID = hello.BootID
+	if n.bootID == "" {
+		n.bootID = "unknown"
+	}
+	f.touch(uid, n)
+	f.mu.Unlock()
+	if old != nil {
+		old.session.Close()
+	}
+}
+
+func (f *Fleet) detach(uid string, l *link) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.nodes[uid]; n != nil && n.link == l {
+		n.link = nil
+		f.touch(uid, n)
+	}
+}
+
+// Open opens a stream to a node's agent and sends the header. A node whose
+// agent is not connected is a Conflict that says what the node does instead.
+func (f *Fleet) Open(ctx context.Context, uid string, h wire.Header) (net.Conn, error) {
+	f.mu.Lock()
+	n := f.nodes[uid]
+	var l *link
+	if n != nil {
+		l = n.link
+	}
+	f.mu.Unlock()
+	if l == nil {
+		return nil, f.absent(uid)
+	}
+	stream, err := l.session.OpenStream()
+	if err != nil {
+		return nil, f.absent(uid)
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		stream.SetWriteDeadline(deadline)
+	}
+	if err := wire.WriteHeader(stream, h); err != nil {
+		stream.Close()
+		return nil, f.absent(uid)
+	}
+	stream.SetWriteDeadline(time.Time{})
+	return stream, nil
+}
+
+func (f *Fleet) absent(uid string) error {
+	name := uid
+	if obj, ok := f.opt.Nodes.Look().Get(object.KindNode, uid); ok {
+		name = obj.(*object.Node).Name
+	}
+	state, since, reason := f.State(uid)
+	text := "The agent of node " + name + " is not connected; the node is " + state
+	if !since.IsZero() {
+		text += " since " + since.Format(time.RFC3339)
+	}
+	if reason != "" {
+		text += " (" + reason + ")"
+	}
+	return fault.New(fault.Conflict, "%s.", text)
+}
+
+// Routes are what agents call, and what tells about them.
+func (f *Fleet) Routes() []api.Route {
+	const node = api.Root + "/node/{id}/"
+	return []api.Route{
+		{Method: "GET", Path: wire.PathLink, Permission: kind.NodeOnly, Doc: "The agent's link: a websocket that carries streams.", Handler: f.serveLink},
+		{Method: "POST", Path: wire.PathEnrol, Permission: kind.Public, Doc: "Trade a one-time key for a certificate.", Handler: f.serveEnrol},
+		{Method: "GET", Path: wire.PathBoot, Permission: kind.NodeOnly, Doc: "What the asking node shall become.", Handler: f.serveBoot},
+		{Method: "POST", Path: wire.PathStep, Permission: kind.NodeOnly, Doc: "Stamp a step on the asking node's boot timeline.", Handler: f.serveStep},
+		{Method: "PUT", Path: wire.PathStatus, Permission: kind.NodeOnly, Doc: "Status and hardware of the asking node.", Handler: f.putOwnStatus},
+		{Method: "POST", Path: wire.PathStatus, Permission: "NodesWrite", Doc: "Status and hardware of the node that uid names.", Handler: f.putStatus},
+		{Method: "PUT", Path: api.Root + "/node/putattribs", Permission: kind.NodeOnly, Doc: "Add to the attributes of the asking node.", Handler: f.putOwnAttributes},
+		{Method: "POST", Path: api.Root + "/node/putattribs", Permission: "NodesWrite", Doc: "Add to the attributes of the node that uid names.", Handler: f.putAttributes},
+		{Method: "GET", Path: node + "status", Permission: "NodesRead", Doc: "All that the node last reported, and its state.", Handler: f.getStatus},
+		{Method: "GET", Path: node + "timeline", Permission: "NodesRead", Doc: "The steps of the node's boots, oldest first.", Handler: f.getTimeline},
+		{Method: "DELETE", Path: node + "identity", Permission: "NodesWrite", Doc: "Make the node's certificate invalid; its address speaks for it again.", Handler: f.deleteIdentity},
+		{Method: "GET", Path: api.Root + "/nodes/states", Permission: "NodesRead", Doc: "Every node's state by name; ?after=SEQ waits for a change.", Handler: f.getStates},
+		{Method: "GET", Path: api.Root + "/whereami", Permission: kind.LoggedIn, Doc: "Which node the caller sits at.", Handler: f.whereAmI},
+	}
+}

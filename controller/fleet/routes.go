@@ -1,0 +1,226 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"strconv"
+	"time"
+
+	"muster/controller/api"
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+func (f *Fleet) node(id string) (*object.Node, error) {
+	obj, err := f.opt.Nodes.Find(object.KindNode, id)
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*object.Node), nil
+}
+
+func (f *Fleet) serveEnrol(w http.ResponseWriter, r *http.Request) error {
+	if r.TLS == nil {
+		return fault.Invalidf("Enrolment needs TLS: a key in clear could be read by others.")
+	}
+	var e wire.Enrol
+	if err := api.Decode(w, r, &e); err != nil {
+		return err
+	}
+	addr := api.RemoteAddr(r)
+	obj, ok := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr.String())
+	if !ok {
+		return fault.New(fault.NotFound, "No node found for ID=%s", addr)
+	}
+	got, err := f.Enrol(r.Context(), obj.Base().UID, addr, e)
+	if err != nil {
+		return err
+	}
+	f.Stamp(obj.Base().UID, wire.Step{Step: wire.StepEnrol})
+	return api.Data(w, got)
+}
+
+func (f *Fleet) serveBoot(w http.ResponseWriter, r *http.Request) error {
+	b, err := f.opt.Boot.Boot(api.CallerOf(r.Context()).Node)
+	if err != nil {
+		return err
+	}
+	return api.Data(w, b)
+}
+
+func (f *Fleet) serveStep(w http.ResponseWriter, r *http.Request) error {
+	var s wire.Step
+	if err := api.Decode(w, r, &s); err != nil {
+		return err
+	}
+	if !known(s.Step) {
+		return fault.Invalidf("step: %q is not a step that an agent stamps.", s.Step)
+	}
+	uid := api.CallerOf(r.Context()).Node
+	if s.Error != "" {
+		f.opt.Log.Warn("a boot step failed", "node", uid, "step", s.Step, "error", s.Error)
+	}
+	f.Stamp(uid, s)
+	return api.OK(w)
+}
+
+// reported is the body of putstatus. UID is there to be refused where the
+// caller's address or certificate says which node it is.
+type reported struct {
+	UID      *string         `json:"uid"`
+	Status   json.RawMessage `json:"status"`
+	Hardware json.RawMessage `json:"hardware"`
+}
+
+func (f *Fleet) putOwnStatus(w http.ResponseWriter, r *http.Request) error {
+	var in reported
+	if err := api.Decode(w, r, &in); err != nil {
+		return err
+	}
+	if in.UID != nil {
+		return fault.Invalidf("uid: the node is the one that asks; POST takes a uid.")
+	}
+	return f.report(w, api.CallerOf(r.Context()).Node, in)
+}
+
+func (f *Fleet) putStatus(w http.ResponseWriter, r *http.Request) error {
+	var in reported
+	if err := api.Decode(w, r, &in); err != nil {
+		return err
+	}
+	if in.UID == nil {
+		return fault.Invalidf("uid: which node is this the status of?")
+	}
+	n, err := f.node(*in.UID)
+	if err != nil {
+		return err
+	}
+	return f.report(w, n.UID, in)
+}
+
+func (f *Fleet) report(w http.ResponseWriter, uid string, in reported) error {
+	if in.Status == nil && in.Hardware == nil {
+		return fault.Invalidf("Neither status nor hardware was sent.")
+	}
+	if err := f.Report(uid, in.Status, in.Hardware); err != nil {
+		return err
+	}
+	return api.OK(w)
+}
+
+func (f *Fleet) putOwnAttributes(w http.ResponseWriter, r *http.Request) error {
+	in, err := attributes(w, r)
+	if err != nil {
+		return err
+	}
+	if _, ok := in["uid"]; ok {
+		return fault.Invalidf("uid: the node is the one that asks; POST takes a uid.")
+	}
+	uid := api.CallerOf(r.Context()).Node
+	return f.addAttributes(w, r, kind.Author{Name: "node " + uid}, uid, in)
+}
+
+func (f *Fleet) putAttributes(w http.ResponseWriter, r *http.Request) error {
+	in, err := attributes(w, r)
+	if err != nil {
+		return err
+	}
+	var id string
+	if json.Unmarshal(in["uid"], &id) != nil || id == "" {
+		return fault.Invalidf("uid: which node are these attributes for?")
+	}
+	delete(in, "uid")
+	return f.addAttributes(w, r, api.By(r), id, in)
+}
+
+func attributes(w http.ResponseWriter, r *http.Request) (map[string]json.RawMessage, error) {
+	raw, err := api.Body(w, r)
+	if err != nil {
+		return nil, err
+	}
+	var in map[string]json.RawMessage
+	if raw == nil || json.Unmarshal(raw, &in) != nil || in == nil {
+		return nil, fault.Invalidf("The body must be a JSON object.")
+	}
+	return in, nil
+}
+
+func (f *Fleet) addAttributes(w http.ResponseWriter, r *http.Request, by kind.Author, id string, in map[string]json.RawMessage) error {
+	err := f.opt.Nodes.Set(r.Context(), by, object.KindNode, id, "attributes", func(now json.RawMessage) (json.RawMessage, error) {
+		all := map[string]json.RawMessage{}
+		if err := json.Unmarshal(now, &all); err != nil {
+			return nil, err
+		}
+		maps.Copy(all, in)
+		return json.Marshal(all)
+	})
+	if err != nil {
+		return err
+	}
+	return api.OK(w)
+}
+
+func (f *Fleet) getStatus(w http.ResponseWriter, r *http.Request) error {
+	n, err := f.node(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	status, err := f.Status(n.UID)
+	if err != nil {
+		return err
+	}
+	return api.Data(w, status)
+}
+
+func (f *Fleet) getTimeline(w http.ResponseWriter, r *http.Request) error {
+	n, err := f.node(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return api.Data(w, f.Timeline(n.UID))
+}
+
+func (f *Fleet) deleteIdentity(w http.ResponseWriter, r *http.Request) error {
+	n, err := f.node(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if err := f.Disown(r.Context(), n.UID); err != nil {
+		return err
+	}
+	return api.OK(w)
+}
+
+// maxWait bounds how long a request may wait for a change.
+const maxWait = 55 * time.Second
+
+func (f *Fleet) getStates(w http.ResponseWriter, r *http.Request) error {
+	if text := r.URL.Query().Get("after"); text != "" {
+		after, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return fault.Invalidf("after: %q is not a number that an earlier answer gave.", text)
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), maxWait)
+		f.WaitChange(ctx, after)
+		cancel()
+	}
+	seq, states := f.States()
+	return api.Data(w, struct {
+		Seq    uint64            `json:"seq"`
+		States map[string]string `json:"states"`
+	}{seq, states})
+}
+
+func (f *Fleet) whereAmI(w http.ResponseWriter, r *http.Request) error {
+	addr := api.RemoteAddr(r).String()
+	obj, ok := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr)
+	if !ok {
+		return fault.New(fault.NotFound, "No node found for ID=%s", addr)
+	}
+	n := obj.(*object.Node)
+	return api.Data(w, map[string]string{"uid": n.UID, "name": n.Name})
+}
