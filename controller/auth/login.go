@@ -55,6 +55,9 @@ func (s *Service) issue(a Admin, access, refresh time.Duration, bound bool) (set
 	return set, nil
 }
 
+// noStore keeps tokens out of caches (RFC 6749 §5.1).
+func noStore(w http.ResponseWriter) { w.Header().Set("Cache-Control", "no-store") }
+
 func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		User   string  `json:"user"`
@@ -86,6 +89,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noStore(w)
 	return api.Data(w, struct {
 		User  string   `json:"user"`
 		Token tokenSet `json:"token"`
@@ -149,6 +153,7 @@ func (s *Service) refresh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	noStore(w)
 	return api.Data(w, granted{a.Name, a.Name, a.UID, set})
 }
 
@@ -189,6 +194,7 @@ func (s *Service) mint(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.cfg.Log.Info("token made", "for", a.Name, "by", caller.Admin, "seconds", set.ExpiresIn)
+	noStore(w)
 	return api.Data(w, granted{caller.Admin, a.Name, a.UID, set})
 }
 

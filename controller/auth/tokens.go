@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,7 +129,7 @@ func (t *tokens) parse(token string) (*claims, error) {
 	var c claims
 	_, err := t.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return t.secret, nil })
 	switch {
-	case errors.Is(err, jwt.ErrTokenMalformed):
+	case errors.Is(err, jwt.ErrTokenMalformed) && !t.readable(token):
 		return nil, &fault.Error{Code: fault.Unauthenticated, Reason: "The token is malformed: it is not one that this head gave; log in again.", Err: err}
 	case err != nil:
 		return nil, &fault.Error{Code: fault.Unauthenticated, Reason: "The token has a bad signature: it is forged, or from another head or an earlier life of this one; log in again.", Err: err}
@@ -136,4 +137,10 @@ func (t *tokens) parse(token string) (*claims, error) {
 		return nil, fault.New(fault.Unauthenticated, "The token is malformed: a claim is missing; log in again.")
 	}
 	return &c, nil
+}
+
+// readable says whether all but the signature has the right form.
+func (t *tokens) readable(token string) bool {
+	_, _, err := t.parser.ParseUnverified(token[:strings.LastIndexByte(token, '.')+1], &claims{})
+	return err == nil
 }
