@@ -155,7 +155,8 @@ func syncDir(dir string) error {
 
 // load reads where the feed stands, and lays out a new file.
 func (s *Store) load() error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	empty := false
+	err := s.db.View(func(tx *bolt.Tx) error {
 		info, err := os.Stat(s.path)
 		if err != nil {
 			return fmt.Errorf("store: %w", err)
@@ -163,26 +164,34 @@ func (s *Store) load() error {
 		if info.Size() < tx.Size() {
 			return s.damaged(fmt.Errorf("it has %d bytes instead of %d", info.Size(), tx.Size()))
 		}
-		meta := tx.Bucket(bucketMeta)
-		if meta == nil {
-			if name, _ := tx.Cursor().First(); name != nil {
-				return fmt.Errorf("store: %s is a database of another program (it has a bucket %q): choose another data directory", s.path, name)
-			}
-			return s.create(tx)
+		if name, _ := tx.Cursor().First(); name == nil {
+			empty = true
+			return nil
+		} else if tx.Bucket(bucketMeta) == nil {
+			return fmt.Errorf("store: %s is a database of another program (it has a bucket %q): choose another data directory", s.path, name)
 		}
-		if f := meta.Get(keyFormat); string(f) != format {
-			return fmt.Errorf("store: %s has format %q and this program knows %q: use the version of muster that wrote it", s.path, f, format)
-		}
-		e, err := decodeExtent(meta.Get(keyExtent))
-		if err != nil {
-			return s.damaged(err)
-		}
-		if tx.Bucket(bucketData) == nil || tx.Bucket(bucketFeed) == nil {
-			return s.damaged(errors.New("a bucket is missing"))
-		}
-		s.live = newLive(e)
-		return nil
+		return s.loadMeta(tx)
 	})
+	if empty {
+		return s.db.Update(s.create)
+	}
+	return err
+}
+
+func (s *Store) loadMeta(tx *bolt.Tx) error {
+	meta := tx.Bucket(bucketMeta)
+	if f := meta.Get(keyFormat); string(f) != format {
+		return fmt.Errorf("store: %s has format %q and this program knows %q: use the version of muster that wrote it", s.path, f, format)
+	}
+	e, err := decodeExtent(meta.Get(keyExtent))
+	if err != nil {
+		return s.damaged(err)
+	}
+	if tx.Bucket(bucketData) == nil || tx.Bucket(bucketFeed) == nil {
+		return s.damaged(errors.New("a bucket is missing"))
+	}
+	s.live = newLive(e)
+	return nil
 }
 
 func (s *Store) create(tx *bolt.Tx) error {
