@@ -1,0 +1,187 @@
+// Package library keeps uploaded files by content and serves them: images,
+// kernels, initramfs archives.
+//
+// A file is written to the side, checked, and only then named by the object
+// that it belongs to: a broken upload leaves the old content, and what was
+// acknowledged is on disk. Files that nothing names are removed later. The
+// package must not decide who boots what.
+package library
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+
+	"muster/shared/fault"
+	"muster/shared/object"
+)
+
+// Blobs is a directory of files named by their SHA-256.
+type Blobs struct {
+	dir string
+
+	mu   sync.Mutex
+	kept map[string]int // digests that no object names yet but must stay
+}
+
+// OpenBlobs opens the directory and removes what an interrupted upload left.
+func OpenBlobs(dir string) (*Blobs, error) {
+	tmp := filepath.Join(dir, "tmp")
+	if err := os.RemoveAll(tmp); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return nil, err
+	}
+	return &Blobs{dir: dir, kept: map[string]int{}}, nil
+}
+
+var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// Path is where a file lies.
+func (b *Blobs) Path(sha256 string) string { return filepath.Join(b.dir, sha256[:2], sha256) }
+
+// Open opens a file for reading.
+func (b *Blobs) Open(sha256 string) (*os.File, error) {
+	if !digestForm.MatchString(sha256) {
+		return nil, fs.ErrNotExist
+	}
+	return os.Open(b.Path(sha256))
+}
+
+// Add takes a file of at most limit bytes. It is on disk under its digest when
+// Add returns, and stays at least until release is called. inspect, where
+// given, may look at the file first; its error refuses the upload.
+func (b *Blobs) Add(r io.Reader, limit int64, now time.Time, inspect func(*os.File, int64) (problem string, err error)) (f *object.File, release func(), err error) {
+	tmp, err := os.CreateTemp(filepath.Join(b.dir, "tmp"), "upload-")
+	if err != nil {
+		return nil, nil, diskFault(err)
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	long, short := sha256.New(), sha1.New()
+	size, err := io.Copy(io.MultiWriter(tmp, long, short), io.LimitReader(r, limit+1))
+	switch {
+	case err != nil && isDisk(err):
+		return nil, nil, diskFault(err)
+	case err != nil:
+		return nil, nil, fault.Invalidf("The upload broke off after %d bytes: %v. What was stored before is unchanged.", size, err)
+	case size > limit:
+		return nil, nil, fault.New(fault.TooLarge, "The file is larger than %d bytes.", limit)
+	}
+	f = &object.File{Size: size, MTime: float64(now.UnixMicro()) / 1e6,
+		SHA256: hex.EncodeToString(long.Sum(nil)), Chksum: "sha1:" + hex.EncodeToString(short.Sum(nil))}
+	f.UID = f.SHA256[:32]
+	f.Filename = f.UID
+	if inspect != nil {
+		if f.Problem, err = inspect(tmp, size); err != nil {
+			return nil, nil, err
+		}
+	}
+	release = b.keep(f.SHA256)
+	if err := b.settle(tmp, f.SHA256); err != nil {
+		release()
+		return nil, nil, diskFault(err)
+	}
+	return f, release, nil
+}
+
+// settle moves a complete file to its place and syncs both. A file that is
+// there already is replaced: identical content repairs a damaged store.
+func (b *Blobs) settle(tmp *os.File, digest string) error {
+	if err := tmp.Chmod(0o600); err != nil {
+		return err
+	}
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
+	dir := filepath.Dir(b.Path(digest))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), b.Path(digest)); err != nil {
+		return err
+	}
+	for _, d := range []string{dir, b.dir} {
+		if err := syncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// keep protects a file from Sweep until release is called.
+func (b *Blobs) keep(digest string) (release func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept[digest]++
+	return sync.OnceFunc(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.kept[digest]--; b.kept[digest] == 0 {
+			delete(b.kept, digest)
+		}
+	})
+}
+
+// Sweep removes the files that used does not name. Those younger than grace
+// stay: a node may be fetching what was replaced a moment ago.
+func (b *Blobs) Sweep(ctx context.Context, used func() map[string]bool, grace time.Duration, now time.Time) (removed int, err error) {
+	files, err := filepath.Glob(filepath.Join(b.dir, "??", "*"))
+	if err != nil {
+		return 0, err
+	}
+	inUse := used()
+	for _, path := range files {
+		if ctx.Err() != nil {
+			return removed, ctx.Err()
+		}
+		digest := filepath.Base(path)
+		info, err := os.Stat(path)
+		if err != nil || inUse[digest] || now.Sub(info.ModTime()) < grace {
+			continue
+		}
+		b.mu.Lock()
+		if b.kept[digest] == 0 {
+			if err := os.Remove(path); err == nil {
+				removed++
+			}
+		}
+		b.mu.Unlock()
+	}
+	return removed, nil
+}
+
+func isDisk(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p)
+}
+
+// diskFault says that the head cannot store the file, which is not the
+// client's mistake.
+func diskFault(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fault.New(fault.Unavailable, "The head's disk is full; make room and upload again.")
+	}
+	return fmt.Errorf("storing an upload: %w", err)
+}

@@ -1,0 +1,140 @@
+package library
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"muster/controller/api"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// Objects is what the library needs of the registry.
+type Objects interface {
+	Find(kindName, id string) (kind.Object, error)
+	All(kindName string) []kind.Object
+	Look() kind.Look
+	Modify(ctx context.Context, by kind.Author, kindName, id string, fn func(kind.Tx, kind.Object) error) error
+}
+
+// Options are what the library has to be told.
+type Options struct {
+	Objects Objects
+	Blobs   *Blobs
+	Head    string // host name, for the stamps of an upload
+	Log     *slog.Logger
+	Now     func() time.Time
+	// Extra gives further digests that are in use.
+	Extra func() []string
+}
+
+// Library serves files of objects.
+type Library struct{ opt Options }
+
+// New makes a library.
+func New(opt Options) *Library { return &Library{opt} }
+
+// Limits of uploads, in bytes.
+const (
+	maxImage     = 256 << 30
+	maxKernel    = 1 << 30
+	maxInitramfs = 8 << 30
+)
+
+// slot is a place of an object that holds a file.
+type slot struct {
+	kindName string
+	name     string // path word
+	limit    int64
+	inspect  inspection
+	get      func(kind.Object) *object.File
+	set      func(kind.Object, *object.File, object.Content) // the stamps are those of the upload
+}
+
+func slots() []slot {
+	return []slot{
+		{object.KindBootconfig, "kernel", maxKernel, inspectKernel,
+			func(o kind.Object) *object.File { return o.(*object.Bootconfig).Kernel },
+			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Bootconfig).Kernel = f }},
+		{object.KindBootconfig, "initramfs", maxInitramfs, inspectInitramfs,
+			func(o kind.Object) *object.File { return o.(*object.Bootconfig).Initramfs },
+			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Bootconfig).Initramfs = f }},
+		{object.KindImage, "content", maxImage, inspectImage,
+			func(o kind.Object) *object.File { return o.(*object.Image).Squash() },
+			func(o kind.Object, f *object.File, c object.Content) {
+				o.(*object.Image).Content = nil
+				if c.Squash = f; f != nil {
+					o.(*object.Image).Content = &c
+				}
+			}},
+	}
+}
+
+// Routes are the endpoints.
+func (l *Library) Routes() []api.Route {
+	routes := []api.Route{
+		{Method: "GET", Path: wire.PathFile + "{digest}/{name}", Permission: kind.Public, Doc: "A file by its SHA-256, with ranges; for firmware and agents.", Handler: l.serveFile},
+		{Method: "GET", Path: api.Root + "/image/{id}/content/stat", Permission: "ImagesRead", Doc: "Size and time of the image's content.", Handler: l.stat},
+		{Method: "GET", Path: api.Root + "/image/{id}/content/info", Permission: "ImagesRead", Doc: "What is known of the image's content.", Handler: l.info},
+		{Method: "GET", Path: api.Root + "/bootconfigs/errors", Permission: "BootconfigsRead", Doc: "What keeps any boot configuration from booting.", Handler: l.allErrors},
+		{Method: "GET", Path: api.Root + "/bootconfig/{id}/errors", Permission: "BootconfigsRead", Doc: "What keeps the boot configuration from booting.", Handler: l.errors},
+	}
+	perms := map[string][2]kind.Permission{
+		object.KindBootconfig: {"BootconfigsRead", "BootconfigsWrite"},
+		object.KindImage:      {"ImagesRead", "ImagesWrite"},
+	}
+	for _, s := range slots() {
+		path, p := api.Root+"/"+s.kindName+"/{id}/"+s.name, perms[s.kindName]
+		routes = append(routes,
+			api.Route{Method: "GET", Path: path, Permission: p[0], Doc: "The " + s.name + " as it was uploaded.", Handler: l.download(s)},
+			api.Route{Method: "PUT", Path: path, Permission: p[1], Doc: "Replace the " + s.name + " by the uploaded file.", Handler: l.upload(s), Upload: true},
+			api.Route{Method: "DELETE", Path: path, Permission: p[1], Doc: "Remove the " + s.name + ".", Handler: l.remove(s)},
+		)
+	}
+	return routes
+}
+
+// Sweeping: often enough to give back room within a working day, seldom enough
+// not to matter; the grace covers the longest pull of a replaced image.
+const (
+	sweepEvery = time.Hour
+	sweepGrace = 2 * time.Hour
+)
+
+// Run removes unused files from time to time until ctx ends.
+func (l *Library) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		n, err := l.opt.Blobs.Sweep(ctx, l.used, sweepGrace, l.opt.Now())
+		if err != nil && ctx.Err() == nil {
+			l.opt.Log.Warn("unused files could not be removed", "error", err)
+		}
+		if n > 0 {
+			l.opt.Log.Info("removed unused files", "count", n)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// used gives the digests that objects name.
+func (l *Library) used() map[string]bool {
+	out := map[string]bool{}
+	for _, d := range l.opt.Extra() {
+		out[d] = true
+	}
+	for _, s := range slots() {
+		for _, o := range l.opt.Objects.All(s.kindName) {
+			if f := s.get(o); f != nil {
+				out[f.SHA256] = true
+			}
+		}
+	}
+	return out
+}

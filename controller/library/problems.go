@@ -1,0 +1,72 @@
+package library
+
+import (
+	"fmt"
+	"os"
+
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+)
+
+// Problems says, in words for an admin, what keeps a boot configuration from
+// booting: what is missing, broken, or points nowhere.
+func (l *Library) Problems(bc *object.Bootconfig) []string {
+	if bc.Style() == object.StyleNext {
+		return nil // it needs nothing of the head
+	}
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	switch bc.Style() {
+	case object.StyleRWRAM, object.StyleRORAM:
+	default:
+		add("the boot style %s is not served by this version of muster", bc.Style())
+	}
+	out = append(out, l.fileProblems("kernel", bc.Kernel, "muster bootconfig update "+bc.Name+" --kernel FILE")...)
+	if bc.Initramfs != nil { // a kernel with everything built in needs none
+		out = append(out, l.fileProblems("initramfs", bc.Initramfs, "muster bootconfig update "+bc.Name+" --modules DIR")...)
+	}
+	switch o, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); {
+	case bc.Image == "":
+		add("it names no image: muster bootconfig update %s --image NAME", bc.Name)
+	case !ok:
+		add("its image %s does not exist any more: muster bootconfig update %s --image NAME", bc.Image, bc.Name)
+	default:
+		img := o.(*object.Image)
+		out = append(out, l.fileProblems("image "+img.Name, img.Squash(), "muster image import "+img.Name+" SOURCE")...)
+	}
+	return out
+}
+
+func (l *Library) fileProblems(what string, f *object.File, remedy string) []string {
+	if f == nil {
+		return []string{fmt.Sprintf("%s: nothing was uploaded: %s", what, remedy)}
+	}
+	if f.Problem != "" {
+		return []string{fmt.Sprintf("%s: %s: %s", what, f.Problem, remedy)}
+	}
+	info, err := os.Stat(l.opt.Blobs.Path(f.SHA256))
+	switch {
+	case err != nil:
+		return []string{fmt.Sprintf("%s: its file is missing from this head's store (%v): %s", what, err, remedy)}
+	case info.Size() != f.Size:
+		return []string{fmt.Sprintf("%s: its file in this head's store has %d bytes instead of %d: %s", what, info.Size(), f.Size, remedy)}
+	}
+	return nil
+}
+
+// Bootconfig gives the boot configuration that a node's attribute names.
+func Bootconfig(look kind.Look, n *object.Node) (*object.Bootconfig, error) {
+	name := object.Attribute(look, n, object.AttrBootConfig)
+	if name == "" {
+		return nil, fault.New(fault.Conflict, "the node has no attribute %s, which names its boot configuration", object.AttrBootConfig)
+	}
+	o, ok := look.Find(object.KindBootconfig, "name", name)
+	if !ok {
+		o, ok = look.Get(object.KindBootconfig, name)
+	}
+	if !ok {
+		return nil, fault.New(fault.Conflict, "the node's attribute %s names the boot configuration %q, which does not exist", object.AttrBootConfig, name)
+	}
+	return o.(*object.Bootconfig), nil
+}

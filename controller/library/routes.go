@@ -1,0 +1,209 @@
+package library
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"mime"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"muster/controller/api"
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+)
+
+type inspection func(f *os.File, size int64) (problem string, err error)
+
+// idle is how long an upload may stand still.
+const idle = 2 * time.Minute
+
+func (l *Library) upload(s slot) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		// A refusal should come before gigabytes are sent, not after.
+		if err := l.opt.Objects.Modify(r.Context(), api.By(r), s.kindName, r.PathValue("id"), refuse); !errors.Is(err, errLooked) {
+			return err
+		}
+		body, err := uploaded(w, r)
+		if err != nil {
+			return err
+		}
+		f, release, err := l.opt.Blobs.Add(body, s.limit, l.opt.Now(), s.inspect)
+		if err != nil {
+			return err
+		}
+		defer release()
+		by := api.By(r)
+		stamps := object.Content{LastModified: f.MTime, LastModifiedOn: l.opt.Head, LastModifiedBy: by.Name}
+		err = l.opt.Objects.Modify(r.Context(), by, s.kindName, r.PathValue("id"), func(_ kind.Tx, o kind.Object) error {
+			s.set(o, f, stamps)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		l.opt.Log.Info("upload", "kind", s.kindName, "id", r.PathValue("id"), "what", s.name, "bytes", f.Size, "sha256", f.SHA256, "problem", f.Problem, "admin", by.Name)
+		return api.OK(w)
+	}
+}
+
+// refuse is a change that never happens: it lets the registry say whether a
+// change would be allowed.
+var errLooked = errors.New("looked")
+
+func refuse(kind.Tx, kind.Object) error { return errLooked }
+
+// uploaded gives the file in a request: its body, or the first file of a form.
+func uploaded(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
+	rc := http.NewResponseController(w)
+	var body io.Reader = &patient{r.Body, rc}
+	media, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if !strings.HasPrefix(media, "multipart/") || params["boundary"] == "" {
+		return body, nil
+	}
+	r.Body = io.NopCloser(body)
+	form, err := r.MultipartReader()
+	if err != nil {
+		return nil, fault.Invalidf("The form cannot be read: %v.", err)
+	}
+	for range 100 {
+		part, err := form.NextPart()
+		if err != nil {
+			break
+		}
+		if part.FileName() != "" {
+			return part, nil
+		}
+	}
+	return nil, fault.Invalidf("The form holds no file.")
+}
+
+// patient lets a long upload go on as long as something comes.
+type patient struct {
+	io.Reader
+	rc *http.ResponseController
+}
+
+func (p *patient) Read(buf []byte) (int, error) {
+	p.rc.SetReadDeadline(time.Now().Add(idle)) // not all transports have deadlines; then the server's own holds
+	return p.Reader.Read(buf)
+}
+
+func (l *Library) remove(s slot) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		err := l.opt.Objects.Modify(r.Context(), api.By(r), s.kindName, r.PathValue("id"), func(_ kind.Tx, o kind.Object) error {
+			if s.get(o) == nil {
+				return fault.New(fault.NotFound, "There is no %s to delete.", s.name)
+			}
+			s.set(o, nil, object.Content{})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return api.OK(w)
+	}
+}
+
+func (l *Library) download(s slot) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		o, err := l.opt.Objects.Find(s.kindName, r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		f := s.get(o)
+		if f == nil {
+			return fault.New(fault.NotFound, "The %s %s has no %s: nothing was uploaded.", s.kindName, r.PathValue("id"), s.name)
+		}
+		return l.send(w, r, f.SHA256)
+	}
+}
+
+func (l *Library) serveFile(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	return l.send(w, r, r.PathValue("digest"))
+}
+
+// send serves a file with ranges; on plain HTTP the kernel copies it.
+func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string) error {
+	file, err := l.opt.Blobs.Open(digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "There is no file with SHA-256 %s on this head.", strconv.Quote(digest))
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+digest+`"`)
+	http.ServeContent(w, r, "", time.Time{}, file)
+	return nil
+}
+
+func (l *Library) image(r *http.Request) (*object.Image, *object.File, error) {
+	o, err := l.opt.Objects.Find(object.KindImage, r.PathValue("id"))
+	if err != nil {
+		return nil, nil, err
+	}
+	img := o.(*object.Image)
+	if img.Squash() == nil {
+		return nil, nil, fault.New(fault.NotFound, "The image %s has no content: nothing was uploaded.", r.PathValue("id"))
+	}
+	return img, img.Squash(), nil
+}
+
+func (l *Library) stat(w http.ResponseWriter, r *http.Request) error {
+	_, f, err := l.image(r)
+	if err != nil {
+		return err
+	}
+	return api.Data(w, map[string]any{"size": f.Size, "mtime": f.MTime})
+}
+
+func (l *Library) info(w http.ResponseWriter, r *http.Request) error {
+	_, f, err := l.image(r)
+	if err != nil {
+		return err
+	}
+	refs := 0
+	for _, o := range l.opt.Objects.All(object.KindImage) {
+		if g := o.(*object.Image).Squash(); g != nil && g.SHA256 == f.SHA256 {
+			refs++
+		}
+	}
+	out := map[string]any{"size": f.Size, "mtime": f.MTime, "chksum": f.Chksum, "sha256": f.SHA256, "refcnt": refs, "fmt": object.ContentFormat}
+	if f.Problem != "" {
+		out["problem"] = f.Problem
+	}
+	return api.Data(w, out)
+}
+
+func (l *Library) errors(w http.ResponseWriter, r *http.Request) error {
+	o, err := l.opt.Objects.Find(object.KindBootconfig, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return verdict(w, l.Problems(o.(*object.Bootconfig)))
+}
+
+func (l *Library) allErrors(w http.ResponseWriter, r *http.Request) error {
+	var all []string
+	for _, o := range l.opt.Objects.All(object.KindBootconfig) {
+		bc := o.(*object.Bootconfig)
+		for _, p := range l.Problems(bc) {
+			all = append(all, bc.Name+": "+p)
+		}
+	}
+	return verdict(w, all)
+}
+
+func verdict(w http.ResponseWriter, problems []string) error {
+	if len(problems) > 0 {
+		return fault.New(fault.Conflict, "%s", strings.Join(problems, "; "))
+	}
+	return api.OK(w)
+}
