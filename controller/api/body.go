@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -17,13 +18,19 @@ import (
 const (
 	MaxBody  = 8 << 20
 	maxDepth = 64
+	bodyTime = time.Minute
 )
 
 // Body reads the request's JSON body, whatever its Content-Type and method, or
 // nil when there is none. Duplicate keys, invalid UTF-8, trailing data and
 // excessive depth are refused: two parsers must never read it differently.
 func Body(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
+	// A client that sends its body drop by drop must not hold a connection for
+	// good. Where the transport has no deadlines, the server's own bounds hold.
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Now().Add(bodyTime))
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	rc.SetReadDeadline(time.Time{})
 	var tooBig *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooBig):

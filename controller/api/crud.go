@@ -90,7 +90,7 @@ func (c *crud) list(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(w, 32<<10)
 	out.WriteString(`{"success":true,"data":{`)
-	enc := json.NewEncoder(out)
+	enc := encoder(out)
 	for i, obj := range c.objects.All(c.spec.Name) {
 		if i > 0 {
 			out.WriteByte(',')

@@ -8,8 +8,10 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/netip"
 
@@ -81,7 +83,8 @@ func OK(w http.ResponseWriter) error {
 
 // Data answers with the success envelope around data.
 func Data(w http.ResponseWriter, data any) error {
-	body, err := json.Marshal(struct {
+	var body bytes.Buffer
+	err := encoder(&body).Encode(struct {
 		Success bool `json:"success"`
 		Data    any  `json:"data"`
 	}{true, data})
@@ -89,6 +92,14 @@ func Data(w http.ResponseWriter, data any) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, err = w.Write(append(body, '\n'))
+	_, err = w.Write(body.Bytes())
 	return err
+}
+
+// encoder writes < and > as they are: answers are read by people and scripts,
+// never put into a page as they come.
+func encoder(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e
 }

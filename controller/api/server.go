@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -117,7 +116,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(fault.Status(f))
-	json.NewEncoder(w).Encode(struct {
+	encoder(w).Encode(struct {
 		Success bool   `json:"success"`
 		Reason  string `json:"reason"`
 	}{false, f.Reason})

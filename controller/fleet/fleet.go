@@ -13,6 +13,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -50,19 +51,16 @@ type Planner interface {
 	Boot(uid string) (wire.Boot, error)
 }
 
-// Signer makes certificates for nodes.
-type Signer interface {
-	SignNode(csr []byte, uid string, ttl time.Duration) (chain [][]byte, err error)
-}
-
 // Options are what the fleet has to be told.
 type Options struct {
-	Store  store.Store
-	Nodes  Nodes
-	Signer Signer
-	Boot   Planner
-	Log    *slog.Logger
-	Now    func() time.Time
+	Store store.Store
+	Nodes Nodes
+	// Sign makes a certificate for a node from a PKCS #10 request; serial in
+	// lower-case hexadecimal.
+	Sign func(csr []byte, uid string, ttl time.Duration) (chain [][]byte, serial string, err error)
+	Boot Planner
+	Log  *slog.Logger
+	Now  func() time.Time
 	// Every is how often agents report, in seconds.
 	Every int
 }
@@ -74,10 +72,13 @@ type Fleet struct {
 
 	mu    sync.Mutex
 	nodes map[string]*node
-	dirty map[string]bool // UIDs to be written behind
-	seq   uint64          // number of state changes, for those who wait
-	moved chan struct{}   // closed and replaced when seq grows
-	wake  chan struct{}   // tells the writer that there is something dirty
+	// windows finds the node whose boot is open at an address; entries of
+	// closed ones are removed when they are met.
+	windows map[netip.Addr]string
+	dirty   map[string]bool // UIDs to be written behind
+	seq     uint64          // number of state changes, for those who wait
+	moved   chan struct{}   // closed and replaced when seq grows
+	wake    chan struct{}   // tells the writer that there is something dirty
 }
 
 // node is what is known of one. It is guarded by Fleet.mu.
@@ -95,7 +96,7 @@ type node struct {
 // Open loads what was known when the head last ran.
 func Open(ctx context.Context, opt Options) (*Fleet, error) {
 	f := &Fleet{
-		opt: opt, started: opt.Now(), nodes: map[string]*node{}, dirty: map[string]bool{},
+		opt: opt, started: opt.Now(), nodes: map[string]*node{}, windows: map[netip.Addr]string{}, dirty: map[string]bool{},
 		moved: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	return f, f.load(ctx)
@@ -255,6 +256,36 @@ func (f *Fleet) Forget(uid string) {
 	f.mu.Unlock()
 	if n != nil && n.link != nil {
 		n.link.session.Close()
+	}
+}
+
+// Prune drops what is known of nodes that are no more, after a start.
+func (f *Fleet) Prune() {
+	f.mu.Lock()
+	var gone []string
+	for uid := range f.nodes {
+		if _, ok := f.opt.Nodes.Look().Get(object.KindNode, uid); !ok {
+			gone = append(gone, uid)
+		}
+	}
+	f.mu.Unlock()
+	for _, uid := range gone {
+		f.Forget(uid)
+	}
+}
+
+// closeLinks ends all links; the agents come back to whoever serves then.
+func (f *Fleet) closeLinks() {
+	f.mu.Lock()
+	var open []*link
+	for _, n := range f.nodes {
+		if n.link != nil {
+			open = append(open, n.link)
+		}
+	}
+	f.mu.Unlock()
+	for _, l := range open {
+		l.session.Close()
 	}
 }
 

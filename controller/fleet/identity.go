@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"net/netip"
@@ -44,13 +43,33 @@ func (i *identity) open(now time.Time) bool {
 }
 
 // OpenBoot notes that a node's firmware was given this address: until it has
-// booted, one key may be minted for it.
+// booted, one key may be minted for it. Firmware asks more than once before
+// that, which only renews the window.
 func (f *Fleet) OpenBoot(uid string, addr netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.get(uid)
+	if old, err := netip.ParseAddr(n.identity.Addr); err == nil && f.windows[old] == uid {
+		delete(f.windows, old)
+	}
 	n.identity = identity{Serial: n.identity.Serial, Addr: addr.String(), Opened: f.opt.Now()}
+	f.windows[addr] = uid
 	f.touch(uid, n)
+}
+
+// OpenAt gives the node whose boot is open at an address.
+func (f *Fleet) OpenAt(addr netip.Addr) (uid string, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	uid, ok = f.windows[addr]
+	if !ok {
+		return "", false
+	}
+	if n := f.nodes[uid]; n == nil || !n.identity.open(f.opt.Now()) {
+		delete(f.windows, addr)
+		return "", false
+	}
+	return uid, true
 }
 
 // Mint gives the one-time key of a boot under way; ok is false when none is.
@@ -100,17 +119,12 @@ func (f *Fleet) Enrol(ctx context.Context, uid string, addr netip.Addr, e wire.E
 		f.mu.Unlock()
 		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key has expired, it is good for %s; boot again to get a new one.", keyLife)
 	}
-	chain, err := f.opt.Signer.SignNode(e.CSR, uid, certLife)
+	chain, serial, err := f.opt.Sign(e.CSR, uid, certLife)
 	if err != nil {
 		f.mu.Unlock()
 		return wire.Enrolled{}, err
 	}
-	cert, err := x509.ParseCertificate(chain[0])
-	if err != nil {
-		f.mu.Unlock()
-		return wire.Enrolled{}, err
-	}
-	n.identity = identity{Serial: cert.SerialNumber.Text(16)}
+	n.identity = identity{Serial: serial}
 	f.touch(uid, n)
 	f.mu.Unlock()
 	if err := f.save(ctx, uid); err != nil {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -40,6 +41,9 @@ func (f *Fleet) load(ctx context.Context) error {
 				if err := json.Unmarshal(pair.Value, &r); err != nil {
 					return err
 				}
+				if addr, err := netip.ParseAddr(r.Identity.Addr); err == nil {
+					f.windows[addr] = uid
+				}
 				n.boots, n.identity, n.was, n.since, n.reported = r.Boots, r.Identity, r.State, r.Since, r.Reported
 			}
 		}
@@ -52,6 +56,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			f.closeLinks()
 			return f.save(context.WithoutCancel(ctx), f.takeDirty()...)
 		case <-f.wake:
 		}

@@ -32,15 +32,19 @@ func (f *Fleet) serveEnrol(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	addr := api.RemoteAddr(r)
-	obj, ok := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr.String())
+	uid, ok := f.OpenAt(addr)
 	if !ok {
-		return fault.New(fault.NotFound, "No node found for ID=%s", addr)
+		obj, found := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr.String())
+		if !found {
+			return fault.New(fault.NotFound, "No node found for ID=%s", addr)
+		}
+		uid = obj.Base().UID
 	}
-	got, err := f.Enrol(r.Context(), obj.Base().UID, addr, e)
+	got, err := f.Enrol(r.Context(), uid, addr, e)
 	if err != nil {
 		return err
 	}
-	f.Stamp(obj.Base().UID, wire.Step{Step: wire.StepEnrol})
+	f.Stamp(uid, wire.Step{Step: wire.StepEnrol})
 	return api.Data(w, got)
 }
 

@@ -302,3 +302,29 @@ func distance(a, b netip.Addr) int64 {
 	}
 	return int64(d)
 }
+
+// Rename gives the nodes of a pool the names that its pattern says. All old
+// names are given up before the first new one is taken, so that n{} can become
+// n{:03d} and nodes can swap names.
+func Rename(tx kind.Tx, pool *Namingpool) error {
+	var nodes []*Node
+	err := tx.Each(KindNode, func(o kind.Object) error {
+		n := o.(*Node)
+		if n.NamingPool != pool.UID || n.Index == nil || n.Name == NodeName(pool.Pattern, *n.Index) {
+			return nil
+		}
+		nodes = append(nodes, n)
+		n.Name = ""
+		return tx.Save(KindNode, n)
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		n.Name = NodeName(pool.Pattern, *n.Index)
+		if err := tx.Save(KindNode, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}

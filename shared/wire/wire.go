@@ -23,7 +23,6 @@ const (
 	PathScript = "/boot/v1/script" // GET: the iPXE script for the asking address
 	PathGo     = "/boot/v1/go"     // GET: its second part, with the one-time key
 	PathFile   = "/boot/v1/file/"  // GET <sha256>/<any name>: a file by content, with ranges
-	PathSelf   = "/boot/v1/agent"  // GET: the agent's own cpio archive, for building boot media
 	PathStatus = "/api/v1/node/putstatus"
 )
 

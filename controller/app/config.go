@@ -1,0 +1,168 @@
+package app
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/spf13/pflag"
+)
+
+// Config is everything that can be set about a head. Each key is a flag, an
+// environment variable MUSTER_<KEY> and a key of the configuration file; a
+// flag wins over the environment, and that over the file.
+type Config struct {
+	Data          string `key:"data" help:"directory that holds everything the head knows"`
+	HTTP          string `key:"http" help:"address and port of plain HTTP, which firmware needs"`
+	HTTPS         string `key:"https" help:"address and port of HTTPS"`
+	Name          string `key:"name" help:"host name of this head; the system's when empty"`
+	BootInterface string `key:"boot-interface" help:"interface on which machines boot; without it there is no DHCP and no TFTP"`
+	ProxyDHCP     bool   `key:"proxy-dhcp" help:"another DHCP server gives the addresses, only tell machines what to boot"`
+	IPXE          string `key:"ipxe" help:"directory of the iPXE binaries of the distribution's package ipxe"`
+	Lease         string `key:"lease" help:"how long a DHCP lease lasts"`
+	Agent         string `key:"agent" help:"the muster-agent that nodes get; the one beside this program when empty"`
+	PAMHelper     string `key:"pam-helper" help:"the program that asks PAM; muster-pam beside this program when empty"`
+	Proxies       string `key:"trusted-proxies" help:"networks of proxies whose X-Forwarded-For is believed, with commas"`
+	ReportEvery   int    `key:"report-every" help:"how often nodes report their status, in seconds"`
+	LogLevel      string `key:"log-level" help:"debug, info, warn or error; a reload (SIGHUP) takes a new one"`
+}
+
+// Defaults is the configuration of a head that was told nothing.
+func Defaults() Config {
+	return Config{
+		Data: "/var/lib/muster", HTTP: "0.0.0.0:8080", HTTPS: "0.0.0.0:8443", IPXE: "/usr/lib/ipxe",
+		Lease: "24h", ReportEvery: 10, LogLevel: "info",
+	}
+}
+
+// Flags adds a flag for every key.
+func (c *Config) Flags(fs *pflag.FlagSet) {
+	each(c, func(key, help string, v reflect.Value) error {
+		switch p := v.Addr().Interface().(type) {
+		case *string:
+			fs.StringVar(p, key, *p, help)
+		case *bool:
+			fs.BoolVar(p, key, *p, help)
+		case *int:
+			fs.IntVar(p, key, *p, help)
+		}
+		return nil
+	})
+}
+
+// Fill takes what no flag set from the environment, and what that does not
+// have from the file, if one is named.
+func (c *Config) Fill(fs *pflag.FlagSet, getenv func(string) string, file string) error {
+	values := map[string]any{}
+	if file != "" {
+		if _, err := toml.DecodeFile(file, &values); err != nil {
+			return fmt.Errorf("configuration file %s: %w", file, err)
+		}
+	}
+	err := each(c, func(key, _ string, v reflect.Value) error {
+		text, source := "", "environment variable "+envName(key)
+		if text = getenv(envName(key)); text == "" {
+			if value, ok := values[key]; ok {
+				text, source = fmt.Sprint(value), file+": "+key
+			}
+		}
+		delete(values, key)
+		if text == "" || fs.Changed(key) {
+			return nil
+		}
+		return set(v, text, source)
+	})
+	if err != nil {
+		return err
+	}
+	for key := range values {
+		return fmt.Errorf("configuration file %s: there is no key %q; `muster serve --help` lists them", file, key)
+	}
+	return c.check()
+}
+
+func envName(key string) string {
+	return "MUSTER_" + strings.ToUpper(strings.ReplaceAll(key, "-", "_"))
+}
+
+func each(c *Config, fn func(key, help string, v reflect.Value) error) error {
+	v := reflect.ValueOf(c).Elem()
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag
+		if err := fn(tag.Get("key"), tag.Get("help"), v.Field(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func set(v reflect.Value, text, source string) error {
+	var err error
+	switch v.Kind() {
+	case reflect.Bool:
+		var b bool
+		b, err = strconv.ParseBool(text)
+		v.SetBool(b)
+	case reflect.Int:
+		var n int
+		n, err = strconv.Atoi(text)
+		v.SetInt(int64(n))
+	default:
+		v.SetString(text)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %q is not a %s", source, text, v.Kind())
+	}
+	return nil
+}
+
+func (c *Config) check() error {
+	if c.Data == "" {
+		return fmt.Errorf("--data must name a directory")
+	}
+	if _, err := time.ParseDuration(c.Lease); err != nil {
+		return fmt.Errorf("--lease %q is not a duration such as 24h", c.Lease)
+	}
+	if c.ReportEvery < 1 || c.ReportEvery > 3600 {
+		return fmt.Errorf("--report-every %d is not between 1 and 3600 seconds", c.ReportEvery)
+	}
+	if _, err := c.proxies(); err != nil {
+		return err
+	}
+	_, err := c.level()
+	return err
+}
+
+func (c *Config) proxies() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range strings.FieldsFunc(c.Proxies, func(r rune) bool { return r == ',' || r == ' ' }) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("--trusted-proxies: %q is neither an address nor a network", text)
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// beside gives the path of a program that is installed next to this one.
+func beside(configured, name string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(filepath.Dir(self), name), nil
+}

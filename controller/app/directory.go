@@ -1,0 +1,225 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"muster/controller/auth"
+	"muster/controller/boot"
+	"muster/controller/fleet"
+	"muster/controller/library"
+	"muster/controller/registry"
+	"muster/shared/fault"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// headAuthor is the author of changes that the head makes by itself.
+var headAuthor = kind.Author{Name: "muster"}
+
+// directory answers for the objects and the fleet what other packages ask:
+// which machine boots what, who is an admin, which address is whose.
+type directory struct {
+	reg     *registry.Registry
+	fleet   *fleet.Fleet
+	library *library.Library
+	agent   *agentArchive
+	now     func() time.Time
+	heads   []netip.Addr // of this head, on the boot interface
+	head    string       // host name
+	boot    bootHead
+}
+
+// ByMAC implements boot.Directory.
+func (d *directory) ByMAC(mac net.HardwareAddr) (boot.Machine, bool) {
+	o, ok := d.reg.Look().Find(object.KindNode, "mac", mac.String())
+	if !ok {
+		return boot.Machine{}, false
+	}
+	return d.machine(o.(*object.Node)), true
+}
+
+// ByAddr implements boot.Directory.
+func (d *directory) ByAddr(addr netip.Addr) (boot.Machine, bool) {
+	look := d.reg.Look()
+	o, ok := kind.Object(nil), false
+	if uid, open := d.fleet.OpenAt(addr); open {
+		o, ok = look.Get(object.KindNode, uid)
+	}
+	if !ok {
+		o, ok = look.Find(object.KindNode, "ip", addr.String())
+	}
+	if !ok {
+		return boot.Machine{}, false
+	}
+	return d.machine(o.(*object.Node)), true
+}
+
+// Networks implements boot.Directory.
+func (d *directory) Networks() []boot.Network {
+	var out []boot.Network
+	for _, o := range d.reg.All(object.KindNet) {
+		n := o.(*object.Net)
+		if !n.Prefix().Addr().Is4() {
+			continue
+		}
+		router, _ := netip.ParseAddr(n.Router())
+		domain := n.Domain
+		if domain == "" {
+			domain = object.DefaultDomain
+		}
+		out = append(out, boot.Network{Name: n.Label(), Prefix: n.Prefix().Masked(), Router: router, Domain: domain})
+	}
+	return out
+}
+
+// Admit implements boot.Directory: this is how machines register themselves.
+func (d *directory) Admit(ctx context.Context, mac net.HardwareAddr, arch string) (boot.Machine, error) {
+	c, ok := d.reg.Look().Oldest(object.KindCluster)
+	if !ok || !c.(*object.Cluster).AcceptNewNodes {
+		return boot.Machine{}, boot.ErrNotAccepted
+	}
+	text, err := json.Marshal(mac.String())
+	if err != nil {
+		return boot.Machine{}, err
+	}
+	_, err = d.reg.Create(ctx, headAuthor, object.KindNode, registry.Input{"mac": text})
+	if err != nil && !fault.Is(err, fault.Conflict) {
+		return boot.Machine{}, err
+	}
+	// On a conflict another packet of the same machine may have been first.
+	if m, ok := d.ByMAC(mac); ok {
+		return m, nil
+	}
+	return boot.Machine{}, err
+}
+
+func (d *directory) machine(n *object.Node) boot.Machine {
+	look := d.reg.Look()
+	shown := d.reg.Show(object.KindNode, n).(*object.Node)
+	mac, _ := net.ParseMAC(n.MAC)
+	m := boot.Machine{UID: n.UID, Name: n.Name, MAC: mac, Hostname: shown.Hostname, Domain: shown.Domain}
+	if n.IP != nil {
+		m.IP, _ = netip.ParseAddr(*n.IP)
+	}
+	bc, err := library.Bootconfig(look, n)
+	if err != nil {
+		m.Problem = err.Error()
+		return m
+	}
+	m.Config.Cmdline, m.Config.Style = bc.Cmdline, bc.Style()
+	if m.Config.Style == boot.StyleNext {
+		return m
+	}
+	if problems := d.library.Problems(bc); len(problems) > 0 {
+		m.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
+		return m
+	}
+	agent, err := d.agent.digest()
+	if err != nil {
+		m.Problem = err.Error()
+		return m
+	}
+	m.Config.Kernel = boot.File{Name: "vmlinuz", SHA256: bc.Kernel.SHA256}
+	if bc.Initramfs != nil {
+		m.Config.Initrds = append(m.Config.Initrds, boot.File{Name: "initramfs", SHA256: bc.Initramfs.SHA256})
+	}
+	// The agent's archive comes last: what it holds replaces what came before.
+	m.Config.Initrds = append(m.Config.Initrds, boot.File{Name: "agent", SHA256: agent})
+	return m
+}
+
+// Boot implements fleet.Planner: what the agent in the initramfs is told.
+func (d *directory) Boot(uid string) (wire.Boot, error) {
+	o, err := d.reg.Find(object.KindNode, uid)
+	if err != nil {
+		return wire.Boot{}, err
+	}
+	n := d.reg.Show(object.KindNode, o).(*object.Node)
+	b := wire.Boot{UID: n.UID, Name: n.Name, Domain: n.Domain, Time: d.now()}
+	for _, a := range d.heads {
+		b.Hosts = append(b.Hosts, a.String()+" "+d.head)
+	}
+	bc, err := library.Bootconfig(d.reg.Look(), o.(*object.Node))
+	if err != nil {
+		b.Problem = err.Error()
+		return b, nil
+	}
+	b.Style = bc.Style()
+	if problems := d.library.Problems(bc); len(problems) > 0 {
+		b.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
+		return b, nil
+	}
+	img, _ := d.reg.Look().Get(object.KindImage, bc.Image)
+	image := img.(*object.Image)
+	f := image.Squash()
+	b.Image = &wire.Image{Name: image.Name, UID: image.UID, SHA256: f.SHA256, Size: f.Size}
+	return b, nil
+}
+
+// Stamp, OpenBoot and Mint implement boot.Journal.
+func (d *directory) Stamp(uid string, s wire.Step)                { d.fleet.Stamp(uid, s) }
+func (d *directory) OpenBoot(uid string, addr netip.Addr)         { d.fleet.OpenBoot(uid, addr) }
+func (d *directory) Mint(uid string, a netip.Addr) (string, bool) { return d.fleet.Mint(uid, a) }
+
+// AdminByName and AdminByUID implement auth.Admins.
+func (d *directory) AdminByName(name string) (auth.Admin, bool) {
+	return admin(d.reg.Look().Find(object.KindAdmin, "name", name))
+}
+
+func (d *directory) AdminByUID(uid string) (auth.Admin, bool) {
+	return admin(d.reg.Look().Get(object.KindAdmin, uid))
+}
+
+func admin(o kind.Object, ok bool) (auth.Admin, bool) {
+	if !ok {
+		return auth.Admin{}, false
+	}
+	a := o.(*object.Admin)
+	return auth.Admin{UID: a.UID, Name: a.Name, Roles: a.Roles, Keys: a.Keys}, true
+}
+
+// NodeByAddr implements auth.Nodes, with the two below.
+func (d *directory) NodeByAddr(addr netip.Addr) (string, bool) {
+	if uid, ok := d.fleet.OpenAt(addr); ok {
+		return uid, true
+	}
+	o, ok := d.reg.Look().Find(object.KindNode, "ip", addr.String())
+	if !ok {
+		return "", false
+	}
+	return o.Base().UID, true
+}
+
+func (d *directory) Enrolled(uid string) bool { return d.fleet.Enrolled(uid) }
+
+func (d *directory) CertValid(uid, serial string) bool {
+	_, ok := d.reg.Look().Get(object.KindNode, uid)
+	return ok && d.fleet.CertValid(uid, serial)
+}
+
+// IsHead implements auth.Heads.
+func (d *directory) IsHead(addr netip.Addr) bool {
+	return auth.OwnAddress(addr) || slices.Contains(d.heads, addr)
+}
+
+// taken says whether no node may get an address. Loopback addresses may be
+// given: simulated nodes live there.
+func taken(addr string) bool {
+	a, err := netip.ParseAddr(addr)
+	return err == nil && !a.IsLoopback() && auth.OwnAddress(a)
+}
+
+// permissions lists what there is to be allowed, and what of it is reading.
+func permissions(specs []*kind.Spec) (all, read []kind.Permission) {
+	for _, s := range specs {
+		all, read = append(all, s.Read, s.Write), append(read, s.Read)
+	}
+	return all, read
+}
