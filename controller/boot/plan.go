@@ -95,7 +95,7 @@ func notForUs(site Site, _ *Machine, r Request) (Answer, bool) {
 		return ignore("no Ethernet address of a machine: %s", r.MAC), true
 	case src == site.Addr, r.MAC.String() == site.MAC.String():
 		return ignore("the head's own"), true
-	case r.Source.Port() > privilegedPort:
+	case r.Source.Port() > privilegedPort && !r.BootServer: // there UEFI sends from 4011; it opens and admits nothing
 		return ignore("from port %d, which any user may send from", r.Source.Port()), true
 	case r.GIAddr.IsValid() && !src.IsValid(), r.GIAddr == site.Addr:
 		return ignore("relayed by nobody"), true
@@ -129,7 +129,7 @@ func stranger(_ Site, m *Machine, r Request) (Answer, bool) {
 	switch {
 	case m != nil:
 		return Answer{}, false
-	case r.Type == TypeDiscover && r.Client() != OS:
+	case r.Type == TypeDiscover && r.Client() != OS && !r.BootServer:
 		return Answer{Action: DoAdmit, Reason: "no node has the MAC " + r.MAC.String()}, true
 	}
 	return ignore("no node has the MAC %s", r.MAC), true

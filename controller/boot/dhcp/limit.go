@@ -45,10 +45,10 @@ type once struct {
 func (o *once) first(text string, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.said == nil || now.Sub(o.since) > 10*time.Minute || len(o.said) >= 4096 {
+	if o.said == nil || now.Sub(o.since) > 10*time.Minute {
 		o.since, o.said = now, map[string]bool{}
 	}
-	if o.said[text] {
+	if o.said[text] || len(o.said) >= 4096 {
 		return false
 	}
 	o.said[text] = true

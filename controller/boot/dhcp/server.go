@@ -209,7 +209,7 @@ func (s *Server) serve(ctx context.Context, p packet) {
 	out := write(q, a, s.Head.Addr)
 	cm := &ipv4.ControlMessage{Src: s.Head.Addr.AsSlice(), IfIndex: s.index}
 	if _, err := ipv4.NewPacketConn(p.conn).WriteTo(out, cm, net.UDPAddrFromAddrPort(a.To)); err != nil && ctx.Err() == nil {
-		s.Log.Warn("dhcp: could not answer", "mac", r.MAC, "to", a.To, "error", err)
+		s.Log.Warn("dhcp: could not answer", "mac", r.MAC.String(), "to", a.To, "error", err)
 	}
 }
 
@@ -228,12 +228,12 @@ func (s *Server) plan(ctx context.Context, r boot.Request) (boot.Answer, *boot.M
 		admitted, err := s.Directory.Admit(ctx, r.MAC, r.ArchName())
 		if err != nil {
 			if s.once.first(r.MAC.String()+err.Error(), time.Now()) {
-				s.Log.Info("dhcp: unknown machine not admitted", "mac", r.MAC, "firmware", r.ArchName(), "reason", err)
+				s.Log.Info("dhcp: unknown machine not admitted", "mac", r.MAC.String(), "firmware", r.ArchName(), "reason", err)
 			}
 			return boot.Answer{Reason: err.Error()}, nil
 		}
 		m = &admitted
-		s.Log.Info("dhcp: new node", "node", m.Name, "mac", r.MAC, "ip", m.IP)
+		s.Log.Info("dhcp: new node", "node", m.Name, "mac", r.MAC.String(), "ip", m.IP)
 		a = boot.Plan(site, m, r)
 	}
 	if id := r.Identity(); m != nil && id != "" && a.Action != boot.Ignore && r.Client() != boot.OS &&
@@ -247,20 +247,20 @@ func (s *Server) plan(ctx context.Context, r boot.Request) (boot.Answer, *boot.M
 // note writes down what came of a request.
 func (s *Server) note(a boot.Answer, m *boot.Machine, r boot.Request) {
 	if m == nil {
-		s.Log.Debug("dhcp: ignored", "mac", r.MAC, "reason", a.Reason)
+		s.Log.Debug("dhcp: ignored", "mac", r.MAC.String(), "reason", a.Reason)
 		return
 	}
 	firmware := r.Client() != boot.OS
 	switch {
 	case a.Problem != "":
 		if s.once.first(m.UID+a.Problem, time.Now()) {
-			s.Log.Warn("dhcp: "+a.Problem, "node", m.Name, "mac", r.MAC, "client", r.Client())
+			s.Log.Warn("dhcp: "+a.Problem, "node", m.Name, "mac", r.MAC.String(), "client", r.Client().String())
 		}
 		if firmware || a.Action == boot.Conflict {
 			s.Journal.Stamp(m.UID, wire.Step{Step: wire.StepDHCP, Error: a.Problem})
 		}
 	case a.Reason != "":
-		s.Log.Debug("dhcp: "+a.Reason, "node", m.Name, "mac", r.MAC, "client", r.Client())
+		s.Log.Debug("dhcp: "+a.Reason, "node", m.Name, "mac", r.MAC.String(), "client", r.Client().String())
 	}
 	if a.Boots.IsValid() {
 		s.Journal.OpenBoot(m.UID, a.Boots)

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -31,7 +30,6 @@ type Config struct {
 	Head      boot.Head
 	Directory boot.Directory
 	Journal   boot.Journal
-	Log       *slog.Logger
 }
 
 // Routes gives the endpoints. Their clients are firmware: they are public, and
@@ -63,15 +61,12 @@ func (c Config) script(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return send(w, unknown(addr.String()))
 	}
-	if failed := failure(r); failed != "" {
-		c.Log.Warn("boot: "+failed, "node", m.Name)
-		c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepFirmware, Error: failed})
-	}
 	if reason := c.obstacle(m); reason != "" {
 		c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepFirmware, Error: reason})
 		return send(w, wait(c.Head, m, reason, ""))
 	}
-	c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepFirmware, Detail: agent(r)})
+	// A script that starts over says why: one stamp for all its attempts.
+	c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepFirmware, Detail: agent(r), Error: failure(r)})
 	if m.Config.Style == boot.StyleNext {
 		return send(w, next(m))
 	}

@@ -1,6 +1,7 @@
 package ipxe
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strings"
@@ -150,5 +151,5 @@ func unknown(addr string) string {
 }
 
 func fileURL(head boot.Head, f boot.File) string {
-	return head.HTTP() + wire.PathFile + f.SHA256 + "/" + url.PathEscape(f.Name)
+	return head.HTTP() + wire.PathFile + f.SHA256 + "/" + url.PathEscape(cmp.Or(f.Name, "file"))
 }

@@ -41,12 +41,13 @@ type Server struct {
 
 	mu     sync.Mutex
 	active map[netip.AddrPort]bool // transfers, by the client's address and port
-	said   map[string]time.Time    // when a complaint was last logged
+	said   map[string]bool         // complaints that were logged since
+	since  time.Time
 }
 
 // New makes a server; nothing is opened yet.
 func New(c Config) *Server {
-	return &Server{Config: c, active: map[netip.AddrPort]bool{}, said: map[string]time.Time{}}
+	return &Server{Config: c, active: map[netip.AddrPort]bool{}}
 }
 
 // Part gives the server to a service group.
@@ -79,13 +80,21 @@ func (s *Server) run(ctx context.Context) error {
 		case err != nil:
 			s.Log.Debug("tftp: receive", "error", err)
 			continue
-		case !s.begin(from):
+		}
+		r, err := parse(buf[:n])
+		if err != nil {
+			if text := refusal(err); text != nil {
+				s.conn.WriteToUDPAddrPort(text, from)
+			}
+			s.complain(ctx, from, err)
+			continue
+		}
+		if !s.begin(from) {
 			continue // it repeats itself, or asks too much: it will try again
 		}
-		packet := append([]byte(nil), buf[:n]...)
 		transfers.Go(func() {
 			defer s.end(from)
-			s.serve(ctx, packet, from)
+			s.complain(ctx, from, s.transfer(ctx, r, from))
 		})
 	}
 }
@@ -116,15 +125,9 @@ func (s *Server) end(client netip.AddrPort) {
 	delete(s.active, client)
 }
 
-// serve answers one request.
-func (s *Server) serve(ctx context.Context, packet []byte, client netip.AddrPort) {
-	r, err := parse(packet)
-	if err == nil {
-		err = s.transfer(ctx, r, client)
-	} else if text := refusal(err); text != nil {
-		s.conn.WriteToUDPAddrPort(text, client)
-	}
-	if err != nil && !errors.Is(err, errProbe) && ctx.Err() == nil && s.first(client.Addr().String()+err.Error()) {
+// complain logs why a client did not get its file, the same once a minute.
+func (s *Server) complain(ctx context.Context, client netip.AddrPort, err error) {
+	if err != nil && !errors.Is(err, errProbe) && !errors.Is(err, errNoRequest) && ctx.Err() == nil && s.first(client.Addr().String()+err.Error()) {
 		s.Log.Warn("tftp: "+err.Error(), "client", client)
 	}
 }
@@ -152,17 +155,17 @@ func (s *Server) transfer(ctx context.Context, r *request, client netip.AddrPort
 	return nil
 }
 
-// first says whether a complaint was not logged within the last minute.
+// first says whether a complaint was not logged within this minute, in which
+// there is room for a hundred.
 func (s *Server) first(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if len(s.said) > 1024 {
-		clear(s.said)
+	if now := time.Now(); now.Sub(s.since) > time.Minute {
+		s.since, s.said = now, map[string]bool{}
 	}
-	if now.Sub(s.said[text]) < time.Minute {
+	if s.said[text] || len(s.said) >= 100 {
 		return false
 	}
-	s.said[text] = now
+	s.said[text] = true
 	return true
 }
