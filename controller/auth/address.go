@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"muster/controller/api"
 )
 
 // maxHops bounds how many entries of X-Forwarded-For are looked at.
@@ -14,21 +16,12 @@ const maxHops = 16
 // plain unmaps IPv4-in-IPv6 and drops the zone, so that one address has one form.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// peer is the other end of the connection; the zero Addr when it has none.
-func peer(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return plain(ap.Addr())
-}
-
 // clientAddr is where the request comes from: the peer, or what trusted
 // proxies say they forward for. Something unreadable from a proxy makes the
 // address the zero one, which is nobody's: never the proxy's own, which may
 // be that of a head.
 func (s *Service) clientAddr(r *http.Request) netip.Addr {
-	addr := peer(r)
+	addr := api.RemoteAddr(r)
 	if !s.trusted(addr) {
 		return addr
 	}

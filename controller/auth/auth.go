@@ -122,7 +122,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the secret that signs tokens: %w", err)
 	}
-	passwords, err := newPasswords(cfg.Helper, cfg.Log)
+	passwords, err := newPasswords(cfg.Helper)
 	if err != nil {
 		return nil, err
 	}

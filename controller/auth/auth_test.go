@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,11 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("MUSTER_TEST_SOCKET"); path != "" {
 		socketChild(path, os.Getenv("MUSTER_TEST_LINE"))
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if helper.path != "" {
+		os.RemoveAll(filepath.Dir(helper.path))
+	}
+	os.Exit(status)
 }
 
 // room is everything around the service: who exists, and what time it is.

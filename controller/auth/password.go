@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -40,12 +39,12 @@ const (
 
 // passwords asks PAM through the helper.
 type passwords struct {
-	helper string
-	slots  chan struct{}
-	log    *slog.Logger
+	helper  string
+	timeout time.Duration
+	slots   chan struct{}
 }
 
-func newPasswords(helper string, log *slog.Logger) (*passwords, error) {
+func newPasswords(helper string) (*passwords, error) {
 	if helper == "" {
 		self, err := os.Executable()
 		if err != nil {
@@ -53,7 +52,7 @@ func newPasswords(helper string, log *slog.Logger) (*passwords, error) {
 		}
 		helper = filepath.Join(filepath.Dir(self), "muster-pam")
 	}
-	return &passwords{helper: helper, slots: make(chan struct{}, helpersAtOnce), log: log}, nil
+	return &passwords{helper: helper, timeout: helperTimeout, slots: make(chan struct{}, helpersAtOnce)}, nil
 }
 
 // check is nil for the right password of a usable account. Unauthenticated
@@ -63,7 +62,7 @@ func (p *passwords) check(ctx context.Context, user, pass string, from netip.Add
 		return wrong("") // PAM would take an empty one for an account without
 	}
 	// A client that hangs up must not get an attempt that nobody counts.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), helperTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
 	defer cancel()
 	select {
 	case p.slots <- struct{}{}:
@@ -76,7 +75,7 @@ func (p *passwords) check(ctx context.Context, user, pass string, from netip.Add
 	case errors.Is(err, fs.ErrNotExist):
 		return &fault.Error{Code: fault.Unavailable, Err: err, Reason: fmt.Sprintf("Passwords cannot be checked: there is no %s; install muster-pam there, or log in on the head through its socket.", p.helper)}
 	case ctx.Err() != nil:
-		return &fault.Error{Code: fault.Unavailable, Err: err, Reason: fmt.Sprintf("PAM did not answer within %v; see how the service `muster` is configured.%s", helperTimeout, pamHint())}
+		return &fault.Error{Code: fault.Unavailable, Err: err, Reason: fmt.Sprintf("PAM did not answer within %v; see how the service `muster` is configured.%s", p.timeout, pamHint())}
 	case err != nil:
 		return fmt.Errorf("running %s: %w", p.helper, err)
 	}
@@ -86,7 +85,7 @@ func (p *passwords) check(ctx context.Context, user, pass string, from netip.Add
 	case pamWrong:
 		return wrong(pamHint())
 	case pamAccount:
-		return fault.New(fault.Forbidden, "The password is right, but the operating system does not let %s in: %s.", user, text)
+		return fault.New(fault.Forbidden, "The password is right, but the operating system does not let %s in: %s.", user, strings.TrimRight(text, "."))
 	}
 	return fault.New(fault.Unavailable, "PAM could not check the password: %s.%s", text, pamHint())
 }
@@ -113,7 +112,8 @@ func pamHint() string {
 	return " The file /etc/pam.d/muster is missing on the head, so PAM uses its service `other`: create it with `muster-pam --pam-file > /etc/pam.d/muster`."
 }
 
-// run gives the helper's exit status and the first line it said.
+// run gives the helper's exit status (-1 when it was killed) and the first
+// line it said.
 func (p *passwords) run(ctx context.Context, input string) (status int, text string, err error) {
 	cmd := exec.CommandContext(ctx, p.helper)
 	cmd.Stdin = strings.NewReader(input)
@@ -128,8 +128,11 @@ func (p *passwords) run(ctx context.Context, input string) (status int, text str
 	err = cmd.Run()
 	text, _, _ = strings.Cut(strings.TrimSpace(said.String()), "\n")
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Exited() {
+	if errors.As(err, &exit) {
 		err = nil
+		if text == "" {
+			text = "muster-pam: " + exit.String()
+		}
 	}
 	if cmd.ProcessState == nil {
 		return -1, text, err

@@ -41,8 +41,12 @@ func (s *secrets) add(user, secret string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expire()
-	list := s.byUser[user]
+	if len(s.byUser) >= oneTimeUsers {
+		for other := range s.byUser {
+			s.expire(other)
+		}
+	}
+	list := s.expire(user)
 	if list == nil && len(s.byUser) >= oneTimeUsers {
 		return errors.New("too many logins are under way; try again in a minute")
 	}
@@ -58,8 +62,7 @@ func (s *secrets) take(user, secret string) bool {
 	sum := sha256.Sum256([]byte(secret))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expire()
-	list := s.byUser[user]
+	list := s.expire(user)
 	found := -1
 	for i, o := range list {
 		if subtle.ConstantTimeCompare(o.sum[:], sum[:]) == 1 {
@@ -77,15 +80,14 @@ func (s *secrets) take(user, secret string) bool {
 	return true
 }
 
-// expire drops what is too old. The whole map is small.
-func (s *secrets) expire() {
+// expire drops what is too old of a user's and gives what is left.
+func (s *secrets) expire(user string) []oneTime {
 	now := s.now()
-	for user, list := range s.byUser {
-		list = slices.DeleteFunc(list, func(o oneTime) bool { return !now.Before(o.expires) })
-		if len(list) == 0 {
-			delete(s.byUser, user)
-		} else {
-			s.byUser[user] = list
-		}
+	list := slices.DeleteFunc(s.byUser[user], func(o oneTime) bool { return !now.Before(o.expires) })
+	if len(list) == 0 {
+		delete(s.byUser, user)
+		return nil
 	}
+	s.byUser[user] = list
+	return list
 }

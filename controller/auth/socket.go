@@ -36,6 +36,7 @@ type socket struct {
 	path    string
 	secrets *secrets
 	log     *slog.Logger
+	timeout time.Duration // for the line, and for taking the answer
 	ln      *net.UnixListener
 
 	mu    sync.Mutex
@@ -44,7 +45,7 @@ type socket struct {
 }
 
 func newSocket(path string, secrets *secrets, log *slog.Logger) *socket {
-	return &socket{path: path, secrets: secrets, log: log, conns: map[uint32]int{}}
+	return &socket{path: path, secrets: secrets, log: log, timeout: lineTimeout, conns: map[uint32]int{}}
 }
 
 // Socket is the part that serves login.sock.
@@ -155,7 +156,7 @@ func peerCred(conn *net.UnixConn) (cred *unix.Ucred, err error) {
 
 // serve reads the one line, decides, and answers.
 func (s *socket) serve(ctx context.Context, conn *net.UnixConn, cred *unix.Ucred) {
-	conn.SetDeadline(time.Now().Add(lineTimeout))
+	conn.SetDeadline(time.Now().Add(s.timeout))
 	user, secret, err := readLine(conn)
 	if err == nil {
 		err = mayBe(ctx, cred.Uid, user)
@@ -171,7 +172,7 @@ func (s *socket) serve(ctx context.Context, conn *net.UnixConn, cred *unix.Ucred
 		answer.Reason = err.Error()
 		s.log.Info("login socket: refused", "uid", cred.Uid, "pid", cred.Pid, "user", user, "reason", err)
 	}
-	conn.SetWriteDeadline(time.Now().Add(lineTimeout))
+	conn.SetWriteDeadline(time.Now().Add(s.timeout))
 	if err := json.NewEncoder(conn).Encode(answer); err != nil {
 		s.log.Debug("login socket: the client left before its answer", "uid", cred.Uid, "error", err)
 	}
@@ -182,7 +183,7 @@ func readLine(r io.Reader) (user, secret string, err error) {
 	line, err := bufio.NewReaderSize(io.LimitReader(r, maxLine), maxLine).ReadBytes('\n')
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "", "", fmt.Errorf("no line came within %v", lineTimeout)
+		return "", "", errors.New("no line came in time")
 	case err == io.EOF && len(line) >= maxLine:
 		return "", "", fmt.Errorf("the line is longer than %d bytes", maxLine-1)
 	case err != nil && err != io.EOF:

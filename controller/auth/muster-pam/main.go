@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/msteinert/pam/v2"
 )
@@ -64,14 +65,16 @@ func run(in io.Reader) (int, error) {
 
 // check asks PAM and says what its answer means.
 func check(user, password, host string) (status int, err error) {
-	tx, err := pam.StartFunc("muster", user, func(style pam.Style, _ string) (string, error) {
+	var said string // the last message for people, such as why an account is closed
+	tx, err := pam.StartFunc("muster", user, func(style pam.Style, msg string) (string, error) {
 		switch style {
 		case pam.PromptEchoOff:
 			return password, nil
 		case pam.PromptEchoOn:
 			return user, nil
 		}
-		return "", nil // messages for people
+		said = msg
+		return "", nil
 	})
 	if err != nil {
 		return statusUnusable, fmt.Errorf("starting PAM: %w", err)
@@ -89,7 +92,11 @@ func check(user, password, host string) (status int, err error) {
 	if now, err := tx.GetItem(pam.User); err != nil || now != user {
 		return statusWrong, fmt.Errorf("PAM knows the user as %q", now)
 	}
-	if err := tx.AcctMgmt(pam.Silent | pam.DisallowNullAuthtok); err != nil {
+	said = ""
+	if err := tx.AcctMgmt(pam.DisallowNullAuthtok); err != nil {
+		if said = strings.TrimSpace(said); said != "" {
+			return verdict(err, statusAccount), errors.New(strings.ReplaceAll(said, "\n", " "))
+		}
 		return verdict(err, statusAccount), err
 	}
 	return statusOK, nil
