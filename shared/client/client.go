@@ -197,8 +197,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.As(err, &ue) {
 		err = ue.Err
 	}
-	if authority := unknownAuthority(err); authority != nil {
-		return authority
+	if cause := untrusted(err); cause != nil {
+		return cause
 	}
 	return &fault.Error{Code: fault.Unavailable, Err: err,
 		Reason: fmt.Sprintf("The head at %s cannot be reached: %v.", c.base, err)}

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// UnknownAuthority says that the head's certificate is signed by nobody whom
+// Untrusted says that the head's certificate is signed by nobody whom
 // the client trusts, or speaks for another name.
-type UnknownAuthority struct{ Err error }
+type Untrusted struct{ Err error }
 
-func (e *UnknownAuthority) Error() string {
+func (e *Untrusted) Error() string {
 	var other x509.HostnameError
 	if errors.As(e.Err, &other) {
 		return fmt.Sprintf("the head's certificate is not for %q: use one of its names or addresses (%v)", other.Host, e.Err)
@@ -26,12 +26,19 @@ func (e *UnknownAuthority) Error() string {
 }
 
 // Unwrap gives the cause.
-func (e *UnknownAuthority) Unwrap() error { return e.Err }
+func (e *Untrusted) Unwrap() error { return e.Err }
 
-func unknownAuthority(err error) error {
+// Unknown says whether nobody is known who signed the certificate, rather than
+// that something is wrong with it.
+func (e *Untrusted) Unknown() bool {
+	var unknown x509.UnknownAuthorityError
+	return errors.As(e.Err, &unknown)
+}
+
+func untrusted(err error) error {
 	var verify *tls.CertificateVerificationError
 	if errors.As(err, &verify) {
-		return &UnknownAuthority{verify.Err}
+		return &Untrusted{verify.Err}
 	}
 	return nil
 }

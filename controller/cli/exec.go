@@ -1,0 +1,205 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"muster/shared/client"
+	"muster/shared/object"
+)
+
+// Bounds of exec: how many nodes at once unless --limit says otherwise, how
+// much standard input the head takes, and how long a line may get until it is
+// cut, in bytes.
+const (
+	execAtOnce = 64
+	maxStdin   = 4 << 20 // as JSON it may have twice as many, the head takes 8 MiB
+	maxOutLine = 64 << 10
+)
+
+type execFlags struct {
+	selection
+	limit   int
+	timeout time.Duration
+	stdin   bool
+}
+
+func (m *muster) execCommand() *cobra.Command {
+	var f execFlags
+	c := &cobra.Command{
+		Use: "exec {-n SET | -a | SET} -- CMD…", Short: "Run a command on nodes",
+		Long: `Run a command on nodes, as root.
+
+A command of one word is given to the node's shell, so that
+    muster exec -n n0 -- 'ls /tmp | wc -l'
+works. Several words are run as they are, no shell takes them apart:
+    muster exec -n n0 -- touch 'a file'
+
+On one node the output comes byte for byte, and the exit status is the
+command's own. On several nodes each line begins with the node's name, lines
+come as the nodes write them, and the exit status is the worst one. Standard
+error comes with the output. Interrupting muster kills the commands.`,
+		ValidArgsFunction: m.completeNames(m.spec(object.KindNode)),
+		RunE:              func(cmd *cobra.Command, args []string) error { return m.exec(cmd.Context(), &f, args) },
+	}
+	f.flags(c, m)
+	c.Flags().IntVarP(&f.limit, "limit", "l", execAtOnce, "on how many nodes at once")
+	c.Flags().DurationVar(&f.timeout, "timeout", 0, "kill the command after this time, such as 30s")
+	c.Flags().BoolVar(&f.stdin, "stdin", false, "send standard input to the command")
+	c.Flags().SetInterspersed(false) // flags behind the first word are the command's
+	return c
+}
+
+// split takes the sets apart from the command. Without -n or -a the sets come
+// first, up to the two dashes.
+func (f *execFlags) split(args []string) (sets, cmd []string, err error) {
+	if !f.given() {
+		dashes := slices.Index(args, "--")
+		if dashes <= 0 {
+			return nil, nil, errors.New("on which nodes? Write muster exec -n SET -- COMMAND")
+		}
+		sets, args = args[:dashes], args[dashes+1:]
+	}
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		return nil, nil, errors.New("what is to be run? Write muster exec -n SET -- COMMAND")
+	}
+	return sets, args, nil
+}
+
+func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
+	sets, words, err := f.split(args)
+	if err != nil {
+		return err
+	}
+	if f.limit < 1 || f.timeout < 0 {
+		return errors.New("--limit and --timeout must be positive")
+	}
+	cmd := client.Command{Cmd: words, Timeout: f.timeout.Seconds()}
+	if len(words) == 1 {
+		cmd.Cmd = words[0]
+	}
+	c, err := m.connect()
+	if err != nil {
+		return err
+	}
+	names, err := m.nodes(ctx, &f.selection, sets)
+	if err != nil {
+		return err
+	}
+	if f.stdin {
+		if cmd.Stdin, err = m.input(); err != nil {
+			return err
+		}
+	}
+	if len(names) == 1 {
+		return m.execOne(ctx, c, names[0], cmd)
+	}
+	return m.execMany(ctx, c, names, cmd, f.limit)
+}
+
+// input reads standard input as the API can carry it.
+func (m *muster) input() (string, error) {
+	raw, err := io.ReadAll(io.LimitReader(m.Stdin, maxStdin+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("standard input: %w", err)
+	case len(raw) > maxStdin:
+		return "", fmt.Errorf("standard input has more than %d MiB: put it where the nodes can fetch it", maxStdin>>20)
+	case !utf8.Valid(raw):
+		return "", errors.New("standard input is not UTF-8 text: encode it, for instance with base64, and decode it on the node")
+	}
+	return string(raw), nil
+}
+
+func (m *muster) execOne(ctx context.Context, c *client.Client, name string, cmd client.Command) error {
+	code, why, err := c.Exec(ctx, name, cmd, m.Stdout)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		m.complain(name + ": " + why)
+	}
+	if code != 0 {
+		return status(code)
+	}
+	return nil
+}
+
+func (m *muster) execMany(ctx context.Context, c *client.Client, names []string, cmd client.Command, limit int) error {
+	var mu sync.Mutex // of both outputs, so that lines stay whole
+	worst := 0
+	each(ctx, limit, names, func(_ int, name string) error {
+		out := &prefixed{mu: &mu, w: m.Stdout, prefix: name + ": "}
+		code, why, err := c.Exec(ctx, name, cmd, out)
+		err = errors.Join(err, out.flush())
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			code, why = max(code, 1), err.Error()
+		}
+		if why != "" {
+			m.complain(name + ": " + why)
+		}
+		worst = max(worst, code)
+		return nil
+	})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if worst != 0 {
+		return status(worst)
+	}
+	return nil
+}
+
+// prefixed writes whole lines, each with the node's name before it.
+type prefixed struct {
+	mu     *sync.Mutex
+	w      io.Writer
+	prefix string
+	rest   []byte // of a line that has not ended
+}
+
+func (p *prefixed) Write(b []byte) (int, error) {
+	p.rest = append(p.rest, b...)
+	var out []byte
+	for {
+		end := bytes.IndexByte(p.rest, '\n')
+		if end < 0 && len(p.rest) < maxOutLine {
+			break
+		}
+		if end < 0 {
+			end = len(p.rest)
+		}
+		out = append(append(append(out, p.prefix...), p.rest[:end]...), '\n')
+		p.rest = p.rest[min(end+1, len(p.rest)):]
+	}
+	if len(out) == 0 {
+		return len(b), nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := p.w.Write(out)
+	return len(b), err
+}
+
+// flush writes what follows the last line's end.
+func (p *prefixed) flush() error {
+	if len(p.rest) == 0 {
+		return nil
+	}
+	_, err := p.Write([]byte{'\n'})
+	return err
+}
