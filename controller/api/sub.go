@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -76,7 +77,7 @@ func (s *sub) change(fn func(now, sent json.RawMessage) (json.RawMessage, error)
 }
 
 func replace(_, sent json.RawMessage) (json.RawMessage, error) {
-	if sent == nil {
+	if text := string(bytes.TrimSpace(sent)); text == "" || text == "null" || text == `""` {
 		return nil, fault.Invalidf("This request needs the new value as its body.")
 	}
 	return sent, nil
@@ -156,7 +157,7 @@ func oneOrMore(sent json.RawMessage) ([]string, error) {
 	var one string
 	var many []string
 	switch {
-	case sent == nil:
+	case sent == nil || string(bytes.TrimSpace(sent)) == "null":
 	case json.Unmarshal(sent, &one) == nil:
 		return []string{one}, nil
 	case json.Unmarshal(sent, &many) == nil && many != nil:

@@ -198,8 +198,12 @@ func (f *Fleet) Status(uid string) (map[string]any, error) {
 	out := map[string]any{}
 	if n := f.nodes[uid]; n != nil {
 		if n.status != nil {
-			if err := json.Unmarshal(n.status, &out); err != nil {
+			sections := map[string]json.RawMessage{}
+			if err := json.Unmarshal(n.status, &sections); err != nil {
 				return nil, err
+			}
+			for key, value := range sections {
+				out[key] = value
 			}
 		}
 		if !n.reported.IsZero() {

@@ -74,7 +74,7 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 
 func (f *Fleet) greet(ws *websocket.Conn, n *object.Node) (wire.Hello, error) {
 	var hello wire.Hello
-	deadline := f.opt.Now().Add(helloTime)
+	deadline := time.Now().Add(helloTime) // of a socket: by the machine's clock, not by the injected one
 	ws.SetReadLimit(maxHello)
 	ws.SetReadDeadline(deadline)
 	ws.SetWriteDeadline(deadline)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"reflect"
@@ -20,6 +21,11 @@ const (
 	putting
 )
 
+// kept is the value of a field that a replacement sends back as it was shown.
+// What is shown may be computed: a name for a UID, inherited attributes; it
+// must not become the node's own because somebody edited the description.
+type kept struct{}
+
 // parse turns an input into checked values by path; nil unsets one. shown is
 // the object as its reader saw it: fields that users cannot set may come back
 // unchanged, so that what was read can be edited and sent.
@@ -33,6 +39,10 @@ func parse(spec *kind.Spec, in Input, how mode, shown kind.Object) (map[string]a
 			if !ok || !unchanged(spec, f, raw, how, shown) {
 				unhandled = append(unhandled, path)
 			}
+			continue
+		}
+		if how == putting && unchanged(spec, f, raw, how, shown) {
+			doc[path] = kept{}
 			continue
 		}
 		// An empty string is how forms and scripts say "nothing".
@@ -79,8 +89,19 @@ func unchanged(spec *kind.Spec, f *kind.Field, raw json.RawMessage, how mode, sh
 	if err != nil {
 		return false
 	}
-	var a, b any
-	return json.Unmarshal(now, &a) == nil && json.Unmarshal(raw, &b) == nil && reflect.DeepEqual(a, b)
+	// Users' numbers are kept as they are written; others are measures, which
+	// a client may write differently.
+	a, err1 := decoded(now, f.Source == kind.User)
+	b, err2 := decoded(raw, f.Source == kind.User)
+	return err1 == nil && err2 == nil && reflect.DeepEqual(a, b)
+}
+
+func decoded(raw []byte, exact bool) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if exact {
+		d.UseNumber()
+	}
+	return v, d.Decode(&v)
 }
 
 // whole adds to a document what replacing or creating leaves out: defaults,

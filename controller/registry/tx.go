@@ -148,9 +148,11 @@ func (t *tx) resolve(spec *kind.Spec, id string) (string, error) {
 		}
 	}
 	if spec.Singleton {
-		if obj, err := t.Oldest(spec.Name); obj != nil || err != nil {
-			return obj.Base().UID, err
+		obj, err := t.Oldest(spec.Name)
+		if obj != nil && err == nil {
+			return obj.Base().UID, nil
 		}
+		return "", err
 	}
 	return "", nil
 }

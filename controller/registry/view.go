@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"muster/controller/store"
 	"muster/shared/fault"
@@ -42,17 +45,61 @@ func newView(specs map[string]*kind.Spec, live func(string) ([]byte, []byte)) *v
 	return v
 }
 
+// load reads all objects. Decoding is most of the work of a head's start, so
+// that all cores share it.
 func (v *view) load(tx store.Tx, revision uint64) error {
+	var pairs []store.Pair
 	for pair, err := range tx.Scan(objectPrefix, "") {
 		if err != nil {
 			return err
 		}
-		if err := v.put(pair.Key, pair.Value); err != nil {
-			return err
+		pairs = append(pairs, pair)
+	}
+	objects := make([]kind.Object, len(pairs))
+	var group errgroup.Group
+	share := max(1, (len(pairs)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	for from := 0; from < len(pairs); from += share {
+		group.Go(func() error {
+			for i := from; i < min(from+share, len(pairs)); i++ {
+				var err error
+				if _, objects[i], err = v.decode(pairs[i].Key, pairs[i].Value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, obj := range objects {
+		if obj != nil {
+			spec, _ := v.spec(pairs[i].Key)
+			v.class[spec.Name].add(spec, obj)
 		}
 	}
 	v.at = revision
 	return nil
+}
+
+// spec gives the kind and the UID that a key names; nil for a kind of a newer
+// version, which is kept in the store and not shown.
+func (v *view) spec(key string) (*kind.Spec, string) {
+	name, uid, _ := strings.Cut(strings.TrimPrefix(key, objectPrefix), "/")
+	return v.specs[name], uid
+}
+
+// decode gives a stored object, nil for a deleted one.
+func (v *view) decode(key string, value []byte) (*kind.Spec, kind.Object, error) {
+	spec, uid := v.spec(key)
+	if spec == nil || value == nil {
+		return spec, nil, nil
+	}
+	obj := spec.New()
+	if err := json.Unmarshal(value, obj); err != nil {
+		return spec, nil, fmt.Errorf("stored %s %s cannot be read: %w", spec.Name, uid, err)
+	}
+	return spec, obj, nil
 }
 
 // apply brings the view to a commit and wakes those who wait for it.
@@ -71,22 +118,18 @@ func (v *view) apply(c store.Commit) error {
 }
 
 func (v *view) put(key string, value []byte) error {
-	name, uid, _ := strings.Cut(strings.TrimPrefix(key, objectPrefix), "/")
-	spec, c := v.specs[name], v.class[name]
-	if spec == nil {
-		return nil // written by a newer version: kept in the store, not shown
+	spec, obj, err := v.decode(key, value)
+	if spec == nil || err != nil {
+		return err
 	}
+	_, uid := v.spec(key)
+	c := v.class[spec.Name]
 	if old, ok := c.byUID[uid]; ok {
 		c.remove(spec, old)
 	}
-	if value == nil {
-		return nil
+	if obj != nil {
+		c.add(spec, obj)
 	}
-	obj := spec.New()
-	if err := json.Unmarshal(value, obj); err != nil {
-		return fmt.Errorf("stored %s %s cannot be read: %w", name, uid, err)
-	}
-	c.add(spec, obj)
 	return nil
 }
 

@@ -61,12 +61,12 @@ func (r *Registry) update(ctx context.Context, by kind.Author, kindName, id stri
 		if err != nil {
 			return err
 		}
-		if err := frozen(spec, old, doc); err != nil {
-			return err
-		}
-		sent := doc
+		sent, thaw := doc, doc
 		if how == putting {
-			sent = whole(spec, doc)
+			sent, thaw = whole(spec, doc), nil
+		}
+		if err := frozen(spec, old, thaw); err != nil {
+			return err
 		}
 		obj, err := t.build(spec, old, sent)
 		if err != nil {
@@ -181,8 +181,11 @@ func (t *tx) forget(kindName, uid string) error {
 	for _, ref := range from {
 		spec := t.r.kinds[ref[0]]
 		obj, err := t.Get(ref[0], ref[1])
-		if err != nil || obj == nil {
+		if err != nil {
 			return err
+		}
+		if obj == nil {
+			continue
 		}
 		changed := false
 		for i := range spec.Fields {
@@ -236,6 +239,9 @@ func (t *tx) build(spec *kind.Spec, old kind.Object, doc map[string]any) (kind.O
 		doc = whole(spec, doc)
 	}
 	for path, value := range doc {
+		if value == (kept{}) {
+			continue
+		}
 		f, _ := spec.Field(path)
 		if f.Ref != "" && value != nil {
 			var err error
@@ -316,7 +322,8 @@ func (t *tx) finish(spec *kind.Spec, obj, old kind.Object) error {
 	return spec.After(t, obj, old)
 }
 
-// frozen refuses a change of a frozen object, except the one that thaws it.
+// frozen refuses a change of a frozen object, except the one that thaws it and
+// nothing else.
 func frozen(spec *kind.Spec, obj kind.Object, doc map[string]any) error {
 	if spec.Frozen == "" {
 		return nil

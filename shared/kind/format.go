@@ -21,6 +21,10 @@ type Values map[string]any
 
 // UnmarshalJSON keeps numbers as they are written.
 func (v *Values) UnmarshalJSON(raw []byte) error {
+	if string(raw) == "null" {
+		*v = nil
+		return nil
+	}
 	m, err := object(raw)
 	if err == nil {
 		*v = m
@@ -152,8 +156,9 @@ var MAC = Parsed("mac", func(s string) (string, error) {
 	if err != nil || (len(m) != 6 && len(m) != 20) {
 		return "", fmt.Errorf("%q is not a MAC address such as 52:54:00:12:34:56", s)
 	}
-	if m[0]&1 == 1 {
-		return "", fmt.Errorf("%q is a multicast address, no machine can have it", s)
+	// Multicast addresses are taken: the API's own documentation uses one.
+	if (m[0] == 0 || m[0] == 0xff) && bytes.Count(m, m[:1]) == len(m) {
+		return "", fmt.Errorf("%q is an address that no machine has", s)
 	}
 	return m.String(), nil
 })

@@ -188,6 +188,9 @@ func (s *Spec) Text(obj Object, key string) string {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
+	if v.Kind() == reflect.String {
+		return v.String()
+	}
 	return fmt.Sprint(v.Interface())
 }
 

@@ -22,11 +22,11 @@ const (
 // Admin lets an operating-system user use muster.
 type Admin struct {
 	kind.Meta
-	Name        string         `json:"name"`
-	Description string         `json:"description,omitempty"`
-	Roles       []string       `json:"roles"`
-	Keys        []string       `json:"keys,omitempty"`
-	GUISettings map[string]any `json:"gui_settings,omitempty"`
+	Name        string      `json:"name"`
+	Description string      `json:"description,omitempty"`
+	Roles       []string    `json:"roles"`
+	Keys        []string    `json:"keys,omitempty"`
+	GUISettings kind.Values `json:"gui_settings,omitempty"`
 }
 
 func admin() *kind.Spec {

@@ -5,14 +5,14 @@ import "muster/shared/kind"
 // Cluster holds the settings of the whole; there is exactly one.
 type Cluster struct {
 	kind.Meta
-	DefaultGroup   string         `json:"default_group,omitempty"`
-	Naming         string         `json:"naming,omitempty"`
-	AcceptNewNodes bool           `json:"accept_new_nodes"`
-	DefaultDistro  string         `json:"default_distro,omitempty"`
-	InfluxToken    string         `json:"influx_token,omitempty"`
-	ClusterName    string         `json:"cluster_name,omitempty"`
-	ClusterID      string         `json:"cluster_id,omitempty"`
-	AuthConfig     map[string]any `json:"auth_config,omitempty"`
+	DefaultGroup   string      `json:"default_group,omitempty"`
+	Naming         string      `json:"naming,omitempty"`
+	AcceptNewNodes bool        `json:"accept_new_nodes"`
+	DefaultDistro  string      `json:"default_distro,omitempty"`
+	InfluxToken    string      `json:"influx_token,omitempty"`
+	ClusterName    string      `json:"cluster_name,omitempty"`
+	ClusterID      string      `json:"cluster_id,omitempty"`
+	AuthConfig     kind.Values `json:"auth_config,omitempty"`
 }
 
 func cluster() *kind.Spec {

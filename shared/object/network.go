@@ -58,6 +58,22 @@ func (n *Net) Position(a netip.Addr) (int64, bool) {
 	return d, d >= 0 && d < n.IPCount
 }
 
+// edge says whether an address is one that no host of the subnet has: its
+// first (RFC 4291 section 2.6.1 in IPv6), and in IPv4 its last. Subnets of two
+// addresses have neither (RFC 3021, RFC 6164).
+func (n *Net) edge(a netip.Addr) bool {
+	first := n.Prefix().Masked().Addr()
+	host := first.BitLen() - n.MaskBits
+	if host < 2 {
+		return false
+	}
+	if a == first || !a.Is4() {
+		return a == first
+	}
+	last, ok := plus(first.String(), 1<<host-1)
+	return ok && a == last
+}
+
 func network() *kind.Spec {
 	return &kind.Spec{
 		Name: KindNet, Plural: "nets", Title: "Net",

@@ -14,7 +14,7 @@ import (
 // when it moves to another pool. Everything else keeps them.
 func placeNode(tx kind.Tx, obj, old kind.Object) error {
 	n := obj.(*Node)
-	if old == nil && n.NamingPool == "" {
+	if n.NamingPool == "" && (old == nil || old.(*Node).NamingPool != "") {
 		c, err := tx.Oldest(KindCluster)
 		if err != nil {
 			return err
@@ -112,11 +112,11 @@ func GiveAddress(tx kind.Tx, n *Node) error {
 	var a netip.Addr
 	switch offset := *n.Index - pool.FirstIndex; {
 	case pool.IPBase != "":
-		a, err = fixedAddress(tx, net, pool.IPBase, offset)
+		a, err = fixedAddress(tx, n, net, pool.IPBase, offset)
 	case pool.IPOffset != nil:
-		a, err = fixedAddress(tx, net, net.FirstIP, *pool.IPOffset+offset)
+		a, err = fixedAddress(tx, n, net, net.FirstIP, *pool.IPOffset+offset)
 	default:
-		a, err = nextAddress(tx, net, *n.Index-net.FirstIndex)
+		a, err = nextAddress(tx, n, net, *n.Index-net.FirstIndex)
 	}
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func GiveAddress(tx kind.Tx, n *Node) error {
 
 // fixedAddress is base+offset, which the pool prescribes: another one would be
 // wrong, so that one in use is an error.
-func fixedAddress(tx kind.Tx, net *Net, base string, offset int64) (netip.Addr, error) {
+func fixedAddress(tx kind.Tx, n *Node, net *Net, base string, offset int64) (netip.Addr, error) {
 	a, ok := plus(base, offset)
 	if !ok {
 		return a, fault.New(fault.Conflict, "The naming pool's addresses end: there is none %d behind %s.", offset, base)
@@ -136,18 +136,18 @@ func fixedAddress(tx kind.Tx, net *Net, base string, offset int64) (netip.Addr, 
 	if net != nil && !net.Prefix().Contains(a) {
 		return a, fault.New(fault.Conflict, "The naming pool gives the address %s, which is not in the network %s.", a, net.Prefix())
 	}
-	free, err := addressFree(tx, net, a)
+	free, err := addressFree(tx, n, net, a)
 	if err == nil && !free {
-		err = fault.New(fault.Conflict, "The naming pool gives the address %s, which is in use already.", a)
+		err = fault.New(fault.Conflict, "The naming pool gives the address %s, which is in use already or not for nodes.", a)
 	}
 	return a, err
 }
 
 // nextAddress is the one at the wished position where that is free, else the
 // next free one of the network.
-func nextAddress(tx kind.Tx, net *Net, wish int64) (netip.Addr, error) {
+func nextAddress(tx kind.Tx, n *Node, net *Net, wish int64) (netip.Addr, error) {
 	if a, ok := net.At(wish); ok {
-		if free, err := addressFree(tx, net, a); err != nil || free {
+		if free, err := addressFree(tx, n, net, a); err != nil || free {
 			return a, err
 		}
 	}
@@ -159,7 +159,7 @@ func nextAddress(tx kind.Tx, net *Net, wish int64) (netip.Addr, error) {
 	for i := range net.IPCount {
 		at := (start + i) % net.IPCount
 		a, _ := net.At(at)
-		free, err := addressFree(tx, net, a)
+		free, err := addressFree(tx, n, net, a)
 		if err != nil {
 			return a, err
 		}
@@ -180,30 +180,29 @@ func (n *Net) Label() string {
 	return n.Prefix().String()
 }
 
-func addressFree(tx kind.Tx, net *Net, a netip.Addr) (bool, error) {
+// addressFree says whether a node can have an address: it is in nobody else's
+// use, and none of the two that a subnet keeps for itself.
+func addressFree(tx kind.Tx, n *Node, net *Net, a netip.Addr) (bool, error) {
 	text := a.String()
-	if tx.Taken(text) || (net != nil && (text == net.RouterIP || text == net.GatewayIP)) {
+	if tx.Taken(text) || (net != nil && (text == net.RouterIP || text == net.GatewayIP || net.edge(a))) {
 		return false, nil
 	}
 	holder, err := tx.Find(KindNode, "ip", text)
-	return holder == "", err
+	return holder == "" || holder == n.UID, err
 }
 
-// renumber follows a change of a network's range: nodes without an address get
-// one, and those that the range no longer covers get a new one.
+// renumber follows a change of a network's range: nodes that the range no
+// longer covers get a new address, and those without one get one where there
+// is any left.
 func renumber(tx kind.Tx, obj, old kind.Object) error {
-	if obj == nil {
-		return nil
-	}
-	now := obj.(*Net)
-	var move []*Node
+	var moved, without []*Node
 	err := tx.Each(KindNode, func(o kind.Object) error {
 		n := o.(*Node)
 		if n.IP == nil {
-			move = append(move, n)
-		} else if old != nil && leaves(*n.IP, old.(*Net), now) {
+			without = append(without, n)
+		} else if old != nil && leaves(*n.IP, old.(*Net), obj) {
 			n.IP = nil
-			move = append(move, n)
+			moved = append(moved, n)
 			return tx.Save(KindNode, n) // first free all of them, then give anew
 		}
 		return nil
@@ -211,8 +210,13 @@ func renumber(tx kind.Tx, obj, old kind.Object) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range move {
-		if err := GiveAddress(tx, n); err != nil {
+	if obj == nil { // deleted: its nodes get what another network has left
+		moved, without = nil, append(moved, without...)
+	}
+	for i, n := range append(moved, without...) {
+		if err := GiveAddress(tx, n); fault.Is(err, fault.Conflict) && i >= len(moved) {
+			continue
+		} else if err != nil {
 			return err
 		}
 		if err := tx.Save(KindNode, n); err != nil {
@@ -223,15 +227,19 @@ func renumber(tx kind.Tx, obj, old kind.Object) error {
 }
 
 // leaves says whether a node's address, which was in the old range, is not at
-// its place in the new one.
-func leaves(ip string, old, now *Net) bool {
+// its place in the new one, nil when the network is deleted.
+func leaves(ip string, old *Net, obj kind.Object) bool {
 	a, err := netip.ParseAddr(ip)
 	if err != nil {
 		return false
 	}
 	was, in := old.Position(a)
+	if !in || obj == nil {
+		return in
+	}
+	now := obj.(*Net)
 	is, still := now.Position(a)
-	return in && (!still || was-old.FirstIndex != is-now.FirstIndex)
+	return !still || was-old.FirstIndex != is-now.FirstIndex
 }
 
 func txPool(tx kind.Tx, uid string) (*Namingpool, error) {
