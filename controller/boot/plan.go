@@ -178,8 +178,8 @@ func proxy(site Site, m *Machine, r Request) (Answer, bool) {
 	return a, true
 }
 
-// elsewhere drops requests for other servers, and machines that ask from a
-// network that their address does not belong to.
+// elsewhere drops requests that are meant for another server, and machines that
+// no address was given.
 func elsewhere(site Site, m *Machine, r Request) (Answer, bool) {
 	if r.ServerID.IsValid() && r.ServerID != site.Addr {
 		return ignore("meant for the DHCP server %s", r.ServerID), true

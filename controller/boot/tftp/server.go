@@ -79,6 +79,10 @@ func (s *Server) run(ctx context.Context) error {
 			return err
 		case err != nil:
 			s.Log.Debug("tftp: receive", "error", err)
+			select { // never a tight loop
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
 			continue
 		}
 		r, err := parse(buf[:n])
