@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"muster/shared/fault"
 )
 
@@ -167,14 +169,28 @@ func TestHelperIsKilled(t *testing.T) {
 	f := start(t, func(c *Config) { c.Helper = path })
 	f.passwords.timeout = time.Second
 	f.ask(t, http.DefaultClient, "POST", "login", password("full", "secret")).want(t, "slow helper", 503, "did not answer")
-	pid, err := os.ReadFile(filepath.Join(dir, "child"))
+	text, err := os.ReadFile(filepath.Join(dir, "child"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Gone, or a zombie that init has not fetched yet.
-	stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
-	if err == nil && !strings.Contains(string(stat), ") Z ") {
-		t.Fatalf("what the helper started still runs: %s", stat)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+	for err == unix.EINTR {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+	}
+	if n != 1 {
+		t.Fatalf("what the helper started still runs (%v)", err)
 	}
 }
 
