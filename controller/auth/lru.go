@@ -40,10 +40,3 @@ func (l *lru[K, V]) put(key K, value V) {
 		delete(l.at, l.order.Remove(last).(*entry[K, V]).key)
 	}
 }
-
-func (l *lru[K, V]) remove(key K) {
-	if e, ok := l.at[key]; ok {
-		l.order.Remove(e)
-		delete(l.at, key)
-	}
-}

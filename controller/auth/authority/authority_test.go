@@ -141,7 +141,8 @@ func TestServerCertificateFollowsNamesAndTime(t *testing.T) {
 	if end := a.leaf.Leaf.NotAfter; end.After(a.cert.NotAfter) {
 		t.Fatal("a server certificate outlives its CA")
 	}
-	if must(a.current()) != must(a.current()) {
+	once := must(a.current())
+	if again := must(a.current()); once != again {
 		t.Fatal("one that ends with the CA is issued over and over")
 	}
 	shift.Store(int64(caLifetime + time.Hour))
