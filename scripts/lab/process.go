@@ -59,32 +59,38 @@ func (p *process) stop(sig syscall.Signal, grace time.Duration) error {
 	}
 }
 
-// output runs a short command to its end and returns its standard output. An
-// error carries the command and what it wrote to standard error. When ctx ends
-// the command is asked to stop (SIGTERM to its group) before it is killed.
-func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+// Run runs a command to its end. When ctx ends the command is asked to stop
+// (SIGTERM to its process group) before it is killed.
+func Run(ctx context.Context, cmd *exec.Cmd) error {
 	p, err := start(cmd)
 	if err != nil {
-		return "", err
+		return err
 	}
 	select {
 	case <-p.done:
+		return p.err
 	case <-ctx.Done():
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(10 * time.Second):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-p.done
-		}
-		return stdout.String(), fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), context.Cause(ctx))
 	}
-	if p.err != nil {
-		return stdout.String(), &CommandError{Args: cmd.Args, Stderr: lastBytes(strings.TrimSpace(stderr.String()), 4<<10), Err: p.err}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
 	}
-	return stdout.String(), nil
+	return fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), context.Cause(ctx))
+}
+
+// output runs a short command and returns its standard output. An error
+// carries the command and what it wrote to standard error.
+func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := Run(ctx, cmd)
+	if _, failed := errors.AsType[*exec.ExitError](err); failed {
+		err = &CommandError{Args: cmd.Args, Stderr: lastBytes(strings.TrimSpace(stderr.String()), 4<<10), Err: err}
+	}
+	return stdout.String(), err
 }
 
 // lastBytes bounds what an error carries: the reason is at the end.
