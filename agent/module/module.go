@@ -1,0 +1,232 @@
+// Package module loads kernel modules in the initramfs: for each device that
+// the kernel finds, now or later, and the ones that every boot needs.
+//
+// It works from the list that the builder of the archive made (see
+// initramfs/modindex) and looks into no module. It must not know what a device
+// is good for: the archive holds only what booting may need.
+package module
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"muster/initramfs/modindex"
+)
+
+// Loader loads the modules of one archive, each once.
+type Loader struct {
+	ix   *modindex.Index
+	root string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	done map[string]*result
+	seen map[string]bool // modaliases
+	jobs sync.WaitGroup
+}
+
+type result struct {
+	once sync.Once
+	err  error
+}
+
+// Open reads the list for the running kernel below root. An archive for
+// another kernel is an error that names both.
+func Open(root string, log *slog.Logger) (*Loader, error) {
+	release, err := kernelRelease()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(root, modindex.Path(release)))
+	if errors.Is(err, fs.ErrNotExist) {
+		have, _ := filepath.Glob(filepath.Join(root, modindex.Path("*")))
+		for i, h := range have {
+			have[i] = filepath.Base(filepath.Dir(h))
+		}
+		if len(have) == 0 {
+			return nil, fmt.Errorf("the boot archives hold no modules; kernel %s must have its drivers built in", release)
+		}
+		return nil, fmt.Errorf("the boot archives hold modules for kernel %s, but %s runs: kernel and initramfs of the boot configuration do not belong together", strings.Join(have, ", "), release)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	ix, err := modindex.Parse(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Loader{ix: ix, root: root, log: log, done: map[string]*result{}, seen: map[string]bool{}}, nil
+}
+
+func kernelRelease() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(u.Release[:]), nil
+}
+
+// Common loads what every boot needs, and returns when it is loaded.
+func (l *Loader) Common() error {
+	errs := make([]error, len(l.ix.Boot))
+	var wg sync.WaitGroup
+	for i, name := range l.ix.Boot {
+		wg.Go(func() { errs[i] = l.load(name) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Load loads modules by name with what they need. Names that the archive does
+// not list are taken as built in.
+func (l *Loader) Load(names ...string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, l.load(name))
+	}
+	return errors.Join(errs...)
+}
+
+// load loads a module after what it needs. Several callers may want the same
+// one: the first loads, the others wait for it.
+func (l *Loader) load(name string) error {
+	steps, _ := l.ix.Order(name)
+	for _, s := range steps {
+		l.mu.Lock()
+		r := l.done[s.Name]
+		if r == nil {
+			r = &result{}
+			l.done[s.Name] = r
+		}
+		l.mu.Unlock()
+		r.once.Do(func() { r.err = l.insert(s.Module) })
+		if r.err != nil && !s.Optional {
+			return r.err
+		}
+	}
+	return nil
+}
+
+func (l *Loader) insert(m modindex.Module) error {
+	f, err := os.Open(filepath.Join(l.root, modindex.Dir(l.ix.Release), m.Path))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.FinitModule(int(f.Fd()), "", 0)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		// ENODEV is a driver that finds no hardware of its own.
+		return fmt.Errorf("module %s: %w", m.Name, err)
+	}
+	return nil
+}
+
+// Devices loads drivers for what is there and for what appears, until ctx
+// ends; cold is closed when everything that was there at first has its driver.
+// The kernel's events, not waiting, tell of devices that a driver brings.
+func (l *Loader) Devices(ctx context.Context, cold chan<- struct{}) error {
+	events, err := listen()
+	if err != nil {
+		close(cold)
+		return fmt.Errorf("no events from the kernel: %w", err)
+	}
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { events.Close() })
+	defer stop()
+	go func() {
+		l.present()
+		l.jobs.Wait()
+		close(cold)
+	}()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := events.Read(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS): // some were lost: look again
+			l.present()
+		case err != nil:
+			return fmt.Errorf("events from the kernel: %w", err)
+		default:
+			l.drive(addedAlias(buf[:n]))
+		}
+	}
+}
+
+// present loads drivers for all devices in sysfs.
+func (l *Loader) present() {
+	filepath.WalkDir("/sys/devices", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "modalias" {
+			if text, err := os.ReadFile(path); err == nil {
+				l.drive(string(text))
+			}
+		}
+		return nil
+	})
+}
+
+// drive loads, beside its caller, the modules for a modalias.
+func (l *Loader) drive(modalias string) {
+	modalias = strings.TrimSpace(modalias)
+	l.mu.Lock()
+	known := modalias == "" || l.seen[modalias]
+	if !known {
+		l.seen[modalias] = true
+	}
+	l.mu.Unlock()
+	if known {
+		return
+	}
+	for _, name := range l.ix.Match(modalias) {
+		l.jobs.Go(func() {
+			if err := l.load(name); err != nil {
+				l.log.Warn("a driver could not be loaded", "error", err, "device", modalias)
+			}
+		})
+	}
+}
+
+// listen opens the kernel's channel of device events.
+func listen() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, err
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "uevents"), nil
+}
+
+// addedAlias gives the modalias of an event that says a device was added.
+// An event is "ACTION@PATH" and KEY=VALUE entries, each ended by a zero.
+func addedAlias(event []byte) string {
+	added, alias := false, ""
+	for entry := range bytes.SplitSeq(event, []byte{0}) {
+		key, value, _ := strings.Cut(string(entry), "=")
+		switch key {
+		case "ACTION":
+			added = value == "add"
+		case "MODALIAS":
+			alias = value
+		}
+	}
+	if !added {
+		return ""
+	}
+	return alias
+}

@@ -1,0 +1,161 @@
+// Package root turns a pulled image into a root file system and makes the
+// machine go on in it.
+//
+// There are two styles. With rwram the image's files are copied into a tmpfs
+// and the image is forgotten. With roram the image stays as it is, mounted,
+// under an overlay whose upper half is in RAM. The package must not fetch
+// anything, nor decide what a machine becomes. Nothing in it is undone by
+// rebooting: every failure leaves a machine in which the step can be repeated.
+package root
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"muster/shared/wire"
+)
+
+// The boot styles that this package knows.
+const (
+	StyleRWRAM = "rwram"
+	StyleRORAM = "roram"
+)
+
+// Layout says where things are while a root is made. All are made as needed.
+type Layout struct {
+	Store   string // a tmpfs for the pulled image
+	Squash  string // the image, mounted
+	Overlay string // a tmpfs for what is written with roram
+	New     string // the root that is made
+}
+
+// Initramfs is the layout in the initramfs.
+var Initramfs = Layout{Store: "/image", Squash: "/squash", Overlay: "/overlay", New: "/newroot"}
+
+// ImageFile makes the tmpfs for the image and an empty file in it.
+func (l Layout) ImageFile() (*os.File, error) {
+	if err := l.tmpfs(l.Store, "size=100%,mode=0700"); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(l.Store, "image"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+}
+
+// Build makes the root from an image that ImageFile's file holds. After an
+// error nothing of it is left mounted and it may be called again.
+func (l Layout) Build(style string, image *os.File) (err error) {
+	defer func() {
+		if err != nil {
+			l.Drop()
+		}
+	}()
+	switch style {
+	case StyleRWRAM, StyleRORAM:
+	default:
+		return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s)", style, StyleRWRAM, StyleRORAM)
+	}
+	if err := mountSquash(image, l.Squash); err != nil {
+		return err
+	}
+	if style == StyleRORAM {
+		return l.overlay()
+	}
+	return l.copy(image)
+}
+
+// overlay puts a writable layer in RAM over the image.
+func (l Layout) overlay() error {
+	if err := l.tmpfs(l.Overlay, "mode=0755"); err != nil {
+		return err
+	}
+	upper, work := filepath.Join(l.Overlay, "upper"), filepath.Join(l.Overlay, "work")
+	for _, dir := range []string{upper, work, l.New} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	// The root directory itself is the upper one's.
+	var st unix.Stat_t
+	if err := unix.Lstat(l.Squash, &st); err != nil {
+		return err
+	}
+	c := copier{from: l.Squash, to: upper, xattrs: true}
+	if err := c.finish(file{st: st}); err != nil {
+		return err
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", l.Squash, upper, work)
+	if err := unix.Mount("overlay", l.New, "overlay", 0, options); err != nil {
+		return fmt.Errorf("overlay over the image: %w", err)
+	}
+	return nil
+}
+
+// copy puts all files of the image into a tmpfs and forgets the image.
+func (l Layout) copy(image *os.File) error {
+	if err := l.tmpfs(l.New, "size=100%,nr_inodes=0,mode=0755"); err != nil {
+		return err
+	}
+	if err := Copy(l.Squash, l.New, hasXattrs(image)); err != nil {
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
+			return fmt.Errorf("the image's files do not fit into the RAM of this machine; boot style roram needs less: %w", err)
+		}
+		return err
+	}
+	if err := unix.Unmount(l.Squash, 0); err != nil {
+		return fmt.Errorf("unmounting the image: %w", err)
+	}
+	if err := image.Truncate(0); err != nil {
+		return fmt.Errorf("freeing the image: %w", err)
+	}
+	return nil
+}
+
+// Drop unmounts what Build made, so that it can be made anew.
+func (l Layout) Drop() {
+	for _, dir := range []string{l.New, l.Overlay, l.Squash} {
+		for unix.Unmount(dir, unix.MNT_DETACH) == nil {
+		}
+	}
+}
+
+// tmpfs mounts one unless there is one already.
+func (l Layout) tmpfs(dir, options string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if mounted(dir) {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		return fmt.Errorf("tmpfs on %s: %w", dir, err)
+	}
+	return nil
+}
+
+// mounted says whether dir is on another file system than its parent.
+func mounted(dir string) bool {
+	var here, above unix.Stat_t
+	if unix.Stat(dir, &here) != nil || unix.Stat(filepath.Dir(dir), &above) != nil {
+		return false
+	}
+	return here.Dev != above.Dev
+}
+
+// Needs names the kernel modules for a style.
+func Needs(style string) []string {
+	if style == StyleRORAM {
+		return []string{"loop", "squashfs", "overlay"}
+	}
+	return []string{"loop", "squashfs"}
+}
+
+// Of gives the style that a head's answer means.
+func Of(b wire.Boot) string {
+	if b.Style == "" {
+		return StyleRWRAM
+	}
+	return b.Style
+}
