@@ -74,8 +74,17 @@ func (m *muster) exit(err error) int {
 	case errors.Is(err, context.Canceled):
 		err = errors.New("interrupted")
 	}
-	m.complain(err.Error())
+	m.complain(err.Error() + hint(err))
 	return 1
+}
+
+// hint says what to do about an error that does not say it itself.
+func hint(err error) string {
+	var untrusted *client.Untrusted
+	if errors.As(err, &untrusted) && untrusted.Unknown() {
+		return "; run `muster login` to look at it and trust it, or name its ca.crt with --ca"
+	}
+	return ""
 }
 
 // complain writes one line to stderr.

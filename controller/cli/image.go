@@ -3,12 +3,15 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"muster/images"
 	"muster/shared/client"
+	"muster/shared/fault"
 	"muster/shared/object"
 )
 
@@ -21,7 +24,22 @@ func (m *muster) imageCommands() []*cobra.Command {
 		}
 		return nil, cobra.ShellCompDirectiveDefault
 	}
-	var up, down progressFlag
+	var up, down, both progressFlag
+	importing := &cobra.Command{
+		Use: "import NAME SOURCE", Short: "Make an image from a directory, an archive or a container image",
+		Long: `Make SOURCE the content of the image NAME, which is created if there is none.
+
+SOURCE is a directory (file systems mounted below it are part of the image,
+unless they are virtual or remote), a tar archive (plain, gzip, zstd or xz), a
+squashfs file, an OCI layout directory, or what docker save wrote. The
+squashfs is made on this machine, with the squashfs-tools, in TMPDIR or else
+/var/tmp; nothing is uploaded that is not sound.`,
+		Args: cobra.ExactArgs(2), ValidArgsFunction: nameThenFile,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return m.importImage(cmd.Context(), args[0], args[1], both)
+		},
+	}
+	both.flags(importing)
 	uploading := &cobra.Command{
 		Use: "upload NAME FILE", Short: "Make a squashfs file the content of an image, byte for byte", Args: cobra.ExactArgs(2), ValidArgsFunction: nameThenFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,7 +54,67 @@ func (m *muster) imageCommands() []*cobra.Command {
 		},
 	}
 	down.flags(downloading)
-	return []*cobra.Command{uploading, downloading}
+	return []*cobra.Command{importing, uploading, downloading}
+}
+
+// maxWarnings bounds how many of an import's warnings are shown.
+const maxWarnings = 10
+
+func (m *muster) importImage(ctx context.Context, name, source string, p progressFlag) error {
+	c, err := m.connect()
+	if err != nil {
+		return err
+	}
+	// What would be refused at the end is better known before minutes of work.
+	was, err := client.Get[object.Image](ctx, c, object.KindImage, name)
+	missing := fault.Is(err, fault.NotFound)
+	switch {
+	case err != nil && !missing:
+		return err
+	case was.Frozen:
+		return errors.New(m.spec(object.KindImage).Frozen)
+	}
+	dir := m.Getenv("TMPDIR")
+	if dir == "" {
+		dir = "/var/tmp"
+	}
+	work, err := os.MkdirTemp(dir, "muster-import-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	path := filepath.Join(work, "image.squashfs")
+	if err := m.build(ctx, source, path, p); err != nil {
+		return err
+	}
+	if missing {
+		if _, err := c.Create(ctx, m.spec(object.KindImage).Plural, map[string]string{"name": name}); err != nil {
+			return err
+		}
+	}
+	return m.uploadImage(ctx, name, path, p)
+}
+
+// build makes a squashfs of the source, and says what came of it.
+func (m *muster) build(ctx context.Context, source, path string, p progressFlag) error {
+	show, err := m.bar(p, "read "+filepath.Base(source))
+	if err != nil {
+		return err
+	}
+	info, err := images.Import(ctx, source, path, show.at)
+	show.end()
+	if err != nil {
+		return err
+	}
+	for i, w := range info.Warnings {
+		if i == maxWarnings {
+			m.complain(fmt.Sprintf("and %d more warnings", len(info.Warnings)-i))
+			break
+		}
+		m.complain(w)
+	}
+	fmt.Fprintf(m.Stderr, "made from %s %s: %s, %d files and directories\n", info.Form, printable(source), bytesText(info.Size), info.Superblock.Inodes)
+	return nil
 }
 
 func (m *muster) uploadImage(ctx context.Context, name, path string, p progressFlag) error {

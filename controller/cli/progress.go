@@ -37,6 +37,7 @@ type bar struct {
 	mu          sync.Mutex
 	shown       time.Time
 	done, total int64
+	stale       bool // what is shown is not the last state
 }
 
 // bar begins to show progress; nil when none is wanted.
@@ -59,7 +60,7 @@ func (b *bar) at(done, total int64) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.done, b.total = done, total
+	b.done, b.total, b.stale = done, total, true
 	every := lineEvery
 	if b.tty {
 		every = barEvery
@@ -77,13 +78,16 @@ func (b *bar) end() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.write()
+	if b.stale {
+		b.write()
+	}
 	if b.tty {
 		fmt.Fprintln(b.m.Stderr)
 	}
 }
 
 func (b *bar) write() {
+	b.stale = false
 	line := b.line(time.Since(b.began))
 	if b.tty {
 		fmt.Fprintf(b.m.Stderr, "\r\x1b[K%s", line)
