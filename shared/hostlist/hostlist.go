@@ -33,25 +33,28 @@ const (
 // Parse unfolds a list. Names come in the order in which they are written,
 // the last bracket of a name varying fastest, and each only once. Without any
 // name the list is nil. Errors give the position in s, from 1.
-func Parse(s string) ([]string, error) {
-	p := &parser{s: s}
+func Parse(s string) ([]string, error) { return ParseAtMost(s, MaxNames) }
+
+// ParseAtMost is Parse with another bound on the names than MaxNames.
+func ParseAtMost(s string, names int) ([]string, error) {
+	p := &parser{s: s, max: names}
 	items, err := p.list()
 	if err != nil || items == nil {
 		return nil, err
 	}
 	seen := make(map[string]struct{}, p.names)
-	names := make([]string, 0, p.names)
+	unfolded := make([]string, 0, p.names)
 	buf := make([]byte, 0, 64)
 	for _, it := range items {
 		it.expand(buf, func(name []byte) {
 			if _, ok := seen[string(name)]; !ok {
 				n := string(name)
 				seen[n] = struct{}{}
-				names = append(names, n)
+				unfolded = append(unfolded, n)
 			}
 		})
 	}
-	return names, nil
+	return unfolded, nil
 }
 
 // span is the numbers from lo to hi with at least width digits.
@@ -98,6 +101,7 @@ func appendNumber(b []byte, v uint64, width int) []byte {
 type parser struct {
 	s     string
 	at    int
+	max   int // names
 	names int // of the items so far
 	bytes int
 }
@@ -261,17 +265,17 @@ func (p *parser) count(start int, it item) error {
 		}
 		choices, digits := uint64(0), 0
 		for _, sp := range pt.spans {
-			choices += min(sp.hi-sp.lo, MaxNames) + 1
+			choices += min(sp.hi-sp.lo, uint64(p.max)) + 1
 			digits = max(digits, sp.width, len(strconv.FormatUint(sp.hi, 10)))
 		}
 		length += digits
-		if choices > MaxNames || names*int(choices) > MaxNames {
-			return p.errorf(start, "expected at most %d names", MaxNames)
+		if choices > uint64(p.max) || names*int(choices) > p.max {
+			return p.errorf(start, "expected at most %d names", p.max)
 		}
 		names *= int(choices)
 	}
-	if p.names += names; p.names > MaxNames {
-		return p.errorf(start, "expected at most %d names", MaxNames)
+	if p.names += names; p.names > p.max {
+		return p.errorf(start, "expected at most %d names", p.max)
 	}
 	if length > MaxBytes || names*length > MaxBytes-p.bytes {
 		return p.errorf(start, "expected at most %d bytes of names", MaxBytes)
