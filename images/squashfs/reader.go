@@ -266,3 +266,6 @@ func (n *inode) entry(name string) Entry {
 	}
 	return e
 }
+
+// Superblock gives the image's head; its Verified is always false.
+func (r *Reader) Superblock() Superblock { return r.im.sb }

@@ -1,0 +1,185 @@
+package images
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// local says whether mounts of a file system are part of the tree that they
+// are mounted in. All others are virtual, remote, or show what lies elsewhere.
+func local(fstype string) bool {
+	switch fstype {
+	case "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "bcachefs", "zfs", "vfat", "exfat", "ntfs", "ntfs3", "erofs", "squashfs", "iso9660", "udf":
+		return true
+	}
+	return false
+}
+
+// directory makes the image from a directory.
+func (j *job) directory(ctx context.Context) error {
+	source, err := filepath.EvalSymlinks(j.source)
+	if err == nil {
+		source, err = filepath.Abs(source)
+	}
+	if err != nil {
+		return err
+	}
+	skip, err := skippedMounts(source)
+	if err != nil {
+		return err
+	}
+	args := append([]string{source, j.out}, buildOptions()...)
+	if rel, err := filepath.Rel(source, j.work); err == nil && filepath.IsLocal(rel) {
+		skip = append(skip, rel) // the image must not contain itself
+	}
+	if len(skip) > 0 {
+		args = append(args, "-wildcards", "-e")
+		for _, name := range skip {
+			// The mount point itself stays. Hidden names need their own pattern.
+			args = append(args, escapeGlob(name)+"/*", escapeGlob(name)+"/.*")
+		}
+	}
+	cmd, said, err := j.tool(ctx, args...)
+	if err != nil {
+		return err
+	}
+	total, err := treeSize(ctx, source, skip)
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	stop := j.watch(cmd.Process.Pid, total)
+	err = cmd.Wait()
+	stop()
+	return j.result(err, said)
+}
+
+// skippedMounts gives the mounts below dir, relative to it, of which only the
+// mount point is imported.
+func skippedMounts(dir string) ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var skip []string
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		// proc_pid_mountinfo(5): the fifth field is the mount point, the
+		// file system's type follows the lone dash.
+		before, after, _ := strings.Cut(s.Text(), " - ")
+		fields, kind := strings.Fields(before), strings.Fields(after)
+		if len(fields) < 5 || len(kind) == 0 || local(kind[0]) {
+			continue
+		}
+		rel, err := filepath.Rel(dir, unescapeMount(fields[4]))
+		if err == nil && rel != "." && filepath.IsLocal(rel) {
+			skip = append(skip, rel)
+		}
+	}
+	return skip, s.Err()
+}
+
+// unescapeMount undoes the octal escapes of mountinfo (blank, tab, newline,
+// backslash).
+func unescapeMount(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+func escapeGlob(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`, "(", `\(`, ")", `\)`, "|", `\|`).Replace(name)
+}
+
+// treeSize adds up the files of a tree, each once however many names it has.
+func treeSize(ctx context.Context, dir string, skip []string) (int64, error) {
+	skipped := map[string]bool{}
+	for _, s := range skip {
+		skipped[filepath.Join(dir, s)] = true
+	}
+	type id struct{ dev, ino uint64 }
+	seen := map[id]bool{}
+	var total int64
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return nil // mksquashfs meets the same and says it better
+		}
+		if d.IsDir() && skipped[name] {
+			return fs.SkipDir
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			key := id{uint64(st.Dev), st.Ino}
+			if seen[key] {
+				return nil
+			}
+			seen[key] = true
+		}
+		total += info.Size()
+		return nil
+	})
+	return total, err
+}
+
+// watch reports what a process has read until stop is called; mksquashfs 4.5
+// tells its own progress only to a terminal.
+func (j *job) watch(pid int, total int64) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				j.progress(total, total)
+				return
+			case <-tick.C:
+				if n, err := bytesRead(pid); err == nil {
+					j.progress(min(n, total), total)
+				}
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+func bytesRead(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	_, err = fmt.Sscanf(string(b), "rchar: %d", &n)
+	return n, err
+}
