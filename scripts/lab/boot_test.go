@@ -319,7 +319,7 @@ func (b *bench) noKernel(t *testing.T) {
 	if s := b.awaitError(t, node, before); !strings.Contains(s.Error, "kernel") || !strings.Contains(s.Error, "NoKernel") {
 		t.Errorf("the timeline does not name what is missing: %s", s)
 	}
-	b.muster(t, "bootconfig", "update", "NoKernel", "--kernel", b.Assets.Kernel, "--modules", b.Assets.Modules, "--cmdline", "console=ttyS0")
+	b.muster(t, "bootconfig", "update", "NoKernel", "--kernel", b.Assets.Kernel, "--modules", b.Assets.Modules, "--cmdline", lab.Cmdline)
 	b.awaitUp(t, node, before)
 	b.checkExec(t, node)
 }

@@ -69,13 +69,17 @@ func NewCluster(ctx context.Context, opt Options) (*Cluster, error) {
 	return c, nil
 }
 
+// Cmdline is added to the kernel's command line, so that the consoles say what
+// the kernel does.
+const Cmdline = "console=ttyS0"
+
 // Setup is what an admin types on a new head before the first machine is
 // switched on, each command run by muster.
 func (c *Cluster) Setup(muster func(args ...string) error) error {
 	for _, command := range [][]string{
 		{"net", "create", "lab", "--first-ip", "10.77.0.100", "--ip-count", "100", "--mask-bits", "24"},
 		{"image", "import", "DefaultImage", c.Assets.Image},
-		{"bootconfig", "update", "DefaultBoot", "--kernel", c.Assets.Kernel, "--modules", c.Assets.Modules, "--cmdline", "console=ttyS0"},
+		{"bootconfig", "update", "DefaultBoot", "--kernel", c.Assets.Kernel, "--modules", c.Assets.Modules, "--cmdline", Cmdline},
 		{"cluster", "update", "--accept-new-nodes", "true"},
 	} {
 		if err := muster(command...); err != nil {

@@ -73,7 +73,7 @@ func (h *Head) Start(ctx context.Context) error {
 func (h *Head) waitReady(ctx context.Context) error {
 	client := h.network.HTTPClient()
 	defer client.CloseIdleConnections()
-	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 10*time.Millisecond) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL+"/api/v1/cluster/time", nil)
 		if err != nil {
 			return err
