@@ -1,10 +1,12 @@
 package object
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 
 	"muster/shared/fault"
 	"muster/shared/kind"
@@ -144,7 +146,7 @@ func fixedAddress(tx kind.Tx, n *Node, net *Net, base string, offset int64) (net
 }
 
 // nextAddress is the one at the wished position where that is free, else the
-// next free one of the network.
+// next free one behind it, so that other nodes still find theirs.
 func nextAddress(tx kind.Tx, n *Node, net *Net, wish int64) (netip.Addr, error) {
 	if a, ok := net.At(wish); ok {
 		if free, err := addressFree(tx, n, net, a); err != nil || free {
@@ -156,6 +158,7 @@ func nextAddress(tx kind.Tx, n *Node, net *Net, wish int64) (netip.Addr, error) 
 	if err != nil {
 		return netip.Addr{}, err
 	}
+	start = max(start, wish+1)
 	for i := range net.IPCount {
 		at := (start + i) % net.IPCount
 		a, _ := net.At(at)
@@ -210,6 +213,11 @@ func renumber(tx kind.Tx, obj, old kind.Object) error {
 	if err != nil {
 		return err
 	}
+	for _, list := range [][]*Node{moved, without} { // so that nodes keep their order
+		slices.SortFunc(list, func(a, b *Node) int {
+			return cmp.Or(cmp.Compare(a.NamingPool, b.NamingPool), cmp.Compare(*cmp.Or(a.Index, new(int64)), *cmp.Or(b.Index, new(int64))))
+		})
+	}
 	if obj == nil { // deleted: its nodes get what another network has left
 		moved, without = nil, append(moved, without...)
 	}
@@ -226,20 +234,26 @@ func renumber(tx kind.Tx, obj, old kind.Object) error {
 	return nil
 }
 
-// leaves says whether a node's address, which was in the old range, is not at
+// leaves says whether a node's address, which was in the old subnet, is not at
 // its place in the new one, nil when the network is deleted.
 func leaves(ip string, old *Net, obj kind.Object) bool {
 	a, err := netip.ParseAddr(ip)
-	if err != nil {
+	if err != nil || !old.Prefix().Contains(a) {
 		return false
 	}
-	was, in := old.Position(a)
-	if !in || obj == nil {
-		return in
+	if obj == nil {
+		return true
 	}
 	now := obj.(*Net)
+	was, in := old.Position(a)
 	is, still := now.Position(a)
-	return !still || was-old.FirstIndex != is-now.FirstIndex
+	switch {
+	case ip == now.RouterIP || ip == now.GatewayIP || now.edge(a) || !now.Prefix().Contains(a):
+		return true
+	case in:
+		return !still || was-old.FirstIndex != is-now.FirstIndex
+	}
+	return old.FirstIP != now.FirstIP // beyond the range, by a pool's offset
 }
 
 func txPool(tx kind.Tx, uid string) (*Namingpool, error) {
