@@ -53,8 +53,13 @@ func NewCaller(admin, uid string, roles []string, can map[kind.Permission]bool) 
 // Can says whether the caller holds the permission.
 func (c *Caller) Can(p kind.Permission) bool { return c != nil && c.can[p] }
 
+// WebSocketProtocol is the subprotocol of muster's websockets. A browser, which
+// can set no header, offers "muster" and beside it its token in another one.
+const WebSocketProtocol = "muster"
+
 // Authenticator finds out who asks, for a route that wants this permission. An
-// error is an Unauthenticated or Forbidden fault with the reason.
+// error is an Unauthenticated or Forbidden fault with the reason; for a Public
+// route there is none.
 type Authenticator interface {
 	Authenticate(r *http.Request, want kind.Permission) (*Caller, error)
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"muster/shared/fault"
-	"muster/shared/kind"
 )
 
 // Handler serves routes. It is the one place where a caller is checked against
@@ -71,7 +70,7 @@ func (h *handler) endpoint(rt Route) http.Handler {
 				h.answer(sw, r, fault.New(fault.Internal, "Internal error; the head's log has the details."))
 			}
 		}()
-		caller, err := h.caller(r, rt)
+		caller, err := h.auth.Authenticate(r, rt.Permission)
 		if err == nil {
 			err = rt.Handler(sw, r.WithContext(WithCaller(r.Context(), caller)))
 		}
@@ -79,13 +78,6 @@ func (h *handler) endpoint(rt Route) http.Handler {
 			h.answer(sw, r, err)
 		}
 	})
-}
-
-func (h *handler) caller(r *http.Request, rt Route) (*Caller, error) {
-	if rt.Permission == kind.Public {
-		return &Caller{Addr: RemoteAddr(r)}, nil
-	}
-	return h.auth.Authenticate(r, rt.Permission)
 }
 
 // answer sends an error, unless an answer has begun: then the connection is

@@ -13,11 +13,10 @@ import (
 
 // Browsers cannot set headers when they open a websocket, but can offer
 // subprotocols: new WebSocket(url, ["muster", "muster.bearer." + token]).
-// The server selects WebSocketProtocol, never the one with the token, which
+// The server selects api.WebSocketProtocol, never the one with the token, which
 // would otherwise come back in the answer.
 const (
-	WebSocketProtocol = "muster"
-	bearerProtocol    = "muster.bearer."
+	bearerProtocol = "muster.bearer."
 )
 
 // Authenticate implements api.Authenticator.

@@ -51,7 +51,7 @@ func (e *Exec) shell(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer stream.Close()
-	up := websocket.Upgrader{HandshakeTimeout: writeWait, Subprotocols: accepted(r)}
+	up := websocket.Upgrader{HandshakeTimeout: writeWait, Subprotocols: []string{api.WebSocketProtocol}}
 	ws, err := up.Upgrade(w, r, nil)
 	if err != nil {
 		return nil // Upgrade has answered
@@ -68,10 +68,6 @@ func (e *Exec) shell(w http.ResponseWriter, r *http.Request) error {
 	toClient(ws, &write, stream)
 	return nil
 }
-
-// accepted repeats the subprotocol by which a browser sends its token: the
-// handshake is not complete without it.
-func accepted(r *http.Request) []string { return websocket.Subprotocols(r) }
 
 // terminal reads the query: rows, cols, term, and cmd where it is not a login.
 func terminal(r *http.Request) (wire.Exec, error) {

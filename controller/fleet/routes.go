@@ -31,7 +31,7 @@ func (f *Fleet) serveEnrol(w http.ResponseWriter, r *http.Request) error {
 	if err := api.Decode(w, r, &e); err != nil {
 		return err
 	}
-	addr := api.RemoteAddr(r)
+	addr := api.CallerOf(r.Context()).Addr
 	uid, ok := f.OpenAt(addr)
 	if !ok {
 		obj, found := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr.String())
@@ -220,7 +220,7 @@ func (f *Fleet) getStates(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (f *Fleet) whereAmI(w http.ResponseWriter, r *http.Request) error {
-	addr := api.RemoteAddr(r).String()
+	addr := api.CallerOf(r.Context()).Addr.String()
 	obj, ok := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr)
 	if !ok {
 		return fault.New(fault.NotFound, "No node found for ID=%s", addr)

@@ -7,7 +7,7 @@ type Permission string
 // The permissions that say how a caller is known rather than what it may do.
 const (
 	Public    Permission = "public"     // no token; anybody
-	LoggedIn  Permission = "logged-in"  // any valid access token, whatever its roles
+	LoggedIn  Permission = "logged-in"  // a valid access token of an admin with any role
 	NodeOnly  Permission = "node"       // the node itself: by its certificate, or by its address if it never enrolled
 	HeadOnly  Permission = "head"       // the address of a head; other loopback addresses are none
 	OnlyLocal Permission = "local-self" // answered by the handler's own check, which its doc must describe
