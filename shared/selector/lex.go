@@ -257,7 +257,8 @@ func (p *parser) hostlist(l lookup, negate bool) (term, error) {
 		}
 	} else {
 		p.at += bareHostlist(p.s[at:])
-		if source = p.s[at:p.at]; source == "" {
+		// The name of a group here would be taken for that of a node.
+		if source = p.s[at:p.at]; source == "" || source[0] == '%' || source[0] == '@' {
 			return nil, p.fail(at, `a list such as ["a", "b"] or n[0-9]`)
 		}
 	}

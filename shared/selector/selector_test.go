@@ -304,6 +304,7 @@ func TestSyntaxErrors(t *testing.T) {
 		`a[x] in [1,]`:            `12: expected a value`,
 		`a[x] in [n1]`:            `10: expected a value`,
 		`a[x] in`:                 `8: expected a list such as ["a", "b"] or n[0-9] and found the end`,
+		`name in %gpu`:            `9: expected a list such as ["a", "b"] or n[0-9] and found "%"`,
 		`name in n[0-`:            `9: expected a list of names, but "n[0-" is no list of names: at position 5`,
 		`name in n[0-99999]`:      `9: expected a list of names, but "n[0-99999]" is no list of names: at position 1: expected at most 10000 names`,
 		`5 < a[x]`:                `3: expected "in" or "not in", as other comparisons have the value on the right, and found "<"`,

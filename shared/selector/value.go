@@ -83,10 +83,11 @@ func (lit *literal) order(v any, kib bool) (int, bool) {
 
 // set finds what equals one of its literals without looking at each.
 type set struct {
-	texts      map[string]struct{}
-	numbers    map[number]struct{} // those that numbers and strings compare with
-	numeric    map[number]struct{} // of texts: those that only numbers compare with
-	yes, no, n bool                // true, false and null are among them
+	texts   map[string]struct{}
+	numbers map[number]struct{} // those that numbers and strings compare with
+	numeric map[number]struct{} // of texts: those that only numbers compare with
+	yes, no bool                // true and false are among them
+	nothing bool                // so is null
 }
 
 func newSet(list []literal) set {
@@ -101,7 +102,7 @@ func newSet(list []literal) set {
 		case lit.kind == numeric:
 			s.numbers[lit.num] = struct{}{}
 		case lit.kind == nullary:
-			s.n = true
+			s.nothing = true
 		case lit.truth:
 			s.yes = true
 		default:
@@ -116,7 +117,7 @@ func (s *set) has(v any, kib bool) bool {
 		return b && s.yes || !b && s.no
 	}
 	if null(v) {
-		return s.n
+		return s.nothing
 	}
 	t, isText := str(v)
 	if isText {
