@@ -236,7 +236,7 @@ func TestBuildFailsCleanly(t *testing.T) {
 		"truncated":    {StyleRORAM, func(f *os.File) { f.Truncate(100 << 10) }, "truncated"},
 		"compression":  {StyleRORAM, func(f *os.File) { f.WriteAt([]byte{99}, 20) }, "unknown compression"},
 		"rotten table": {StyleRORAM, func(f *os.File) { f.WriteAt(bytes.Repeat([]byte{0xff}, 8), 64) }, "mounting the image"},
-		"rotten data":  {StyleRWRAM, func(f *os.File) { f.WriteAt(make([]byte, 60<<10), 1000) }, "noise"},
+		"rotten data":  {StyleRWRAM, func(f *os.File) { f.WriteAt(bytes.Repeat([]byte{0xff}, 1000), superblock) }, "noise"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, image := squash(t, src)
