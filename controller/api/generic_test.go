@@ -112,7 +112,7 @@ func each(t *testing.T, fn func(t *testing.T, h *apitest.Head, spec *kind.Spec, 
 		t.Run(spec.Name, func(t *testing.T) {
 			t.Parallel()
 			h := start(t)
-			h.TB = t
+			h = h.For(t)
 			for _, other := range object.All() {
 				if _, named := other.Field("name"); other.Singleton || !named || other.Name == object.KindNode {
 					continue

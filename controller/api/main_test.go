@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"flag"
+	"io"
+	"net/http"
 	"os"
 	"testing"
 )
@@ -12,4 +14,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Exit(m.Run())
+}
+
+func readAll(resp *http.Response) ([]byte, error) {
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
 }

@@ -117,6 +117,13 @@ func (h *Head) Stop() {
 	}
 }
 
+// For gives the same head for use in another test, such as a part of one.
+func (h *Head) For(tb testing.TB) *Head {
+	other := *h
+	other.TB = tb
+	return &other
+}
+
 func (h *Head) seed(ctx context.Context) {
 	by := kind.Author{Name: "muster"}
 	for name, in := range map[string]registry.Input{
