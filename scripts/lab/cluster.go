@@ -59,7 +59,7 @@ func NewCluster(ctx context.Context, opt Options) (*Cluster, error) {
 	if c.Network, err = NewNetwork(ctx, opt.Log); err != nil {
 		return nil, err
 	}
-	if c.Dir, err = os.MkdirTemp("", c.Network.Name+"-"); err != nil {
+	if c.Dir, err = c.workDir(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	c.Head = c.NewHead(program, c.Dir, append([]string{"--boot-interface", Bridge}, opt.Flags...)...)

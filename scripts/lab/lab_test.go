@@ -238,6 +238,10 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files, err := dead.workDir()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dead.lock.Close() // as the kernel does when the owner is killed
 	if err := Sweep(testLog(t)); err != nil {
 		t.Fatal(err)
@@ -250,6 +254,9 @@ func TestSweep(t *testing.T) {
 	names := strings.Fields(out)
 	if slices.Contains(names, dead.Name) || !slices.Contains(names, living.Name) {
 		t.Errorf("left are %v, wanted %s and not %s", names, living.Name, dead.Name)
+	}
+	if _, err := os.Stat(files); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the killed run's files stay: %v", err)
 	}
 	dead.lock = nil
 }

@@ -228,23 +228,3 @@ func killInside(ctx context.Context, name string) error {
 		}
 	}
 }
-
-// Sweep removes the networks, with all that runs in them, of labs whose
-// process was killed before it could. It reports what it removed.
-func Sweep(log *slog.Logger) error {
-	names, err := filepath.Glob(filepath.Join(netnsDir, namespacePrefix+"*"))
-	if err != nil {
-		return err
-	}
-	var failed error
-	for _, path := range names {
-		name := filepath.Base(path)
-		lock, err := holdLock(name)
-		if err != nil {
-			continue // its owner lives
-		}
-		log.Info("removing what an interrupted run left", "namespace", name)
-		failed = errors.Join(failed, removeNamespace(name), os.Remove(lock.Name()), lock.Close())
-	}
-	return failed
-}

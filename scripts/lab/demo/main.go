@@ -104,6 +104,9 @@ func show(ctx context.Context, c *lab.Cluster, args ...string) error {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			return fmt.Errorf("muster %s: exit status %d", args[0], exit.ExitCode())
 		}
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
 		return err
 	}
 	fmt.Println()
