@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -128,6 +129,24 @@ func (r *Runner) Reap() {
 			reap(p.pid)
 		}
 	}
+}
+
+// Run runs a command of the agent's own, so that Reap leaves it alone.
+func (r *Runner) Run(cmd *exec.Cmd) error {
+	r.starting.Lock()
+	err := cmd.Start()
+	if err != nil {
+		r.starting.Unlock()
+		return err
+	}
+	pid := cmd.Process.Pid
+	r.own[pid] = true
+	r.starting.Unlock()
+	err = cmd.Wait()
+	r.starting.Lock()
+	delete(r.own, pid)
+	r.starting.Unlock()
+	return err
 }
 
 // title is the command in the log: its beginning, on one line.

@@ -1,0 +1,152 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"muster/agent/command"
+	"muster/agent/head"
+	"muster/agent/identity"
+	"muster/agent/link"
+	"muster/agent/network"
+	"muster/agent/report"
+	"muster/shared/wire"
+)
+
+// defaultState is where an installed system keeps the agent's identity.
+const defaultState = "/var/lib/muster-agent"
+
+// The agent takes memory from those who compute: it collects garbage early,
+// and from heapLimit bytes on all the time.
+const (
+	gcPercent = 25
+	heapLimit = 12 << 20
+)
+
+// options are the flags of run.
+type options struct {
+	head    *url.URL
+	bind    netip.Addr
+	state   string
+	ca      string
+	version string
+}
+
+func parseRun(args []string, stderr io.Writer) (options, error) {
+	var o options
+	f := flag.NewFlagSet("muster-agent run", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	headURL := f.String("head", "", "`URL` of the head, http or https")
+	bind := f.String("bind", "", "local `address` of every connection; the head knows the node by it")
+	f.StringVar(&o.state, "state", defaultState, "`directory` for the identity")
+	f.StringVar(&o.ca, "ca", "", "`file` with the certificate of the head's authority (PEM); without it an https head is trusted on first use")
+	if err := f.Parse(args); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			err = usageError{err}
+		}
+		return o, err
+	}
+	var err error
+	if o.head, err = url.Parse(*headURL); err != nil || o.head.Hostname() == "" || o.head.Scheme != "http" && o.head.Scheme != "https" {
+		return o, usageError{fmt.Errorf("--head %q: want the head's URL, such as https://10.0.0.1:8443", *headURL)}
+	}
+	if *bind != "" {
+		if o.bind, err = netip.ParseAddr(*bind); err != nil {
+			return o, usageError{fmt.Errorf("--bind: %w", err)}
+		}
+	}
+	if f.NArg() > 0 {
+		return o, usageError{fmt.Errorf("%q is more than run takes", f.Arg(0))}
+	}
+	return o, nil
+}
+
+// run is the service. It returns nil when ctx ends, an error only for what an
+// admin must repair.
+func run(ctx context.Context, o options, stderr io.Writer) error {
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(heapLimit)
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	dialer := head.Dialer{Bind: o.bind, Version: o.version}
+	id, err := know(ctx, o, dialer, log)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	config := link.Config{Head: o.head.String(), Dialer: dialer, Log: log}
+	if o.head.Scheme == "https" {
+		config.TLS = id.TLS()
+	}
+	client := head.New(o.head.String(), dialer, config.TLS)
+	defer client.Close()
+	commands := command.New(log)
+	reporter := report.New(client, o.version, "", log)
+	config.Accepted = func(h wire.Hello) { reporter.Every(h.Every) }
+	config.Hello = func() wire.Hello {
+		return wire.Hello{Agent: o.version, BootID: report.BootID(), InImage: true}
+	}
+	config.Serve = func(ctx context.Context, s net.Conn, h wire.Header) {
+		if h.Type == wire.StreamExec && h.Exec != nil {
+			commands.Serve(ctx, s, *h.Exec)
+		}
+	}
+	var parts sync.WaitGroup
+	parts.Go(func() { link.Run(ctx, config) })
+	parts.Go(func() { reporter.Run(ctx) })
+	parts.Go(func() {
+		if err := network.Renew(ctx, o.state, log); err != nil {
+			log.Warn("the address is not renewed", "error", err)
+		}
+	})
+	parts.Wait()
+	return nil
+}
+
+// know loads the identity, and for an https head learns its authority: from
+// the file that was given, else from what was learned before, else by asking
+// the head now and trusting its answer from then on.
+func know(ctx context.Context, o options, d head.Dialer, log *slog.Logger) (*identity.Identity, error) {
+	id, err := identity.Load(o.state)
+	if err != nil || o.head.Scheme != "https" {
+		return id, err
+	}
+	if o.ca != "" {
+		text, err := os.ReadFile(o.ca)
+		if err != nil {
+			return nil, err
+		}
+		if id.CA, err = identity.ParseCA(text); err != nil {
+			return nil, fmt.Errorf("--ca %s: %w", o.ca, err)
+		}
+		return id, nil
+	}
+	said := ""
+	for delay := time.Second; id.CA == nil; delay = min(2*delay, 15*time.Second) {
+		id.CA, err = identity.TrustOnFirstUse(ctx, d, o.head.String())
+		if err == nil {
+			log.Info("from now on only this head is trusted", "head", o.head.Host, "authority", id.CA.Subject.CommonName, "kept in", o.state)
+			return id, id.Save(o.state)
+		}
+		if err.Error() != said {
+			log.Warn("the head's authority is not known yet", "error", err)
+			said = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return id, nil
+		case <-time.After(delay/2 + rand.N(delay)):
+		}
+	}
+	return id, nil
+}

@@ -1,0 +1,184 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"muster/agent/pull"
+	"muster/agent/root"
+	"muster/shared/wire"
+)
+
+// stopTime is how long commands and the last stamps may take when the image
+// takes over.
+const stopTime = 3 * time.Second
+
+// progressEvery is how often the console tells how far a pull has come.
+const progressEvery = 3 * time.Second
+
+// become asks what the machine shall be and makes it that. It returns only
+// with an error, and is then called again, to get an answer that may be new.
+func (m *machine) become(ctx context.Context) error {
+	plan, err := m.client.Boot(ctx)
+	if err != nil {
+		return err
+	}
+	if plan.Image == nil || plan.Problem != "" {
+		return fmt.Errorf("there is nothing to boot: %s", plan.Problem)
+	}
+	if m.id.Cert == nil {
+		m.setClock(plan.Time)
+	}
+	m.stopBefore(ctx, wire.StepImage)
+	image, err := root.Initramfs.ImageFile()
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	if err := m.fetch(ctx, *plan.Image, image); err != nil {
+		return err
+	}
+	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes", plan.Image.Name, plan.Image.Size)})
+	m.stopBefore(ctx, wire.StepRoot)
+	if err := m.makeRoot(plan, image); err != nil {
+		return &failure{wire.StepRoot, err}
+	}
+	return nil
+}
+
+// fetch pulls the image.
+func (m *machine) fetch(ctx context.Context, image wire.Image, to *os.File) error {
+	m.log.Info("image", "name", image.Name, "bytes", image.Size)
+	began, told := time.Now(), time.Now()
+	source := pull.New(m.line.Head, m.dialer)
+	source.Trouble = func(err error) { m.fail(wire.StepImage, err) }
+	source.Progress = func(done int64) {
+		if time.Since(told) > progressEvery {
+			told = time.Now()
+			m.log.Info(fmt.Sprintf("image: %d%%", done*100/max(image.Size, 1)))
+		}
+	}
+	if err := source.File(ctx, image, to); err != nil {
+		return err
+	}
+	m.hold("")
+	m.log.Info("image is there and verified", "took", time.Since(began).Round(time.Millisecond).String())
+	return nil
+}
+
+// stopBefore holds the boot where the command line says so.
+func (m *machine) stopBefore(ctx context.Context, step string) {
+	if m.line.Stop != step {
+		return
+	}
+	m.line.Stop = "" // once
+	m.fail(step, fmt.Errorf("stopped before it by %s=%s; `resume` on the machine lets it go on", wire.CmdlineStop, step))
+	select {
+	case <-ctx.Done():
+	case <-m.resume:
+	}
+	m.hold("")
+}
+
+// makeRoot makes the root and goes there.
+func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
+	if err := <-m.common; err != nil {
+		m.log.Warn("modules", "error", err)
+	}
+	m.common <- nil // for another attempt
+	style := root.Of(plan)
+	if m.modules != nil {
+		if err := m.modules.Load(root.Needs(style)...); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	layout := root.Initramfs
+	if err := layout.Build(style, image); err != nil {
+		return err
+	}
+	agent, init, err := m.furnish(plan, layout.New)
+	if err != nil {
+		layout.Drop()
+		return err
+	}
+	m.log.Info("root is ready", "style", style, "took", time.Since(began).Round(time.Millisecond).String(), "init", init.Path)
+	m.stamps.put(m.client, wire.Step{Step: wire.StepRoot, Detail: style})
+	m.stamps.flush(stopTime)
+	return m.leave(plan, agent, init)
+}
+
+// furnish makes the image this node, with the agent in it.
+func (m *machine) furnish(plan wire.Boot, newroot string) (root.Agent, root.Init, error) {
+	init, err := root.FindInit(newroot)
+	if err != nil {
+		return root.Agent{}, init, err
+	}
+	n := root.Network{Interface: m.lease.Interface, MAC: m.lease.MAC.String(), Address: m.lease.Address, DNS: m.lease.DNS, Domain: m.lease.Domain}
+	if err := root.Prepare(newroot, "/run", plan, n); err != nil {
+		return root.Agent{}, init, fmt.Errorf("preparing the image: %w", err)
+	}
+	if err := m.lease.Keep(root.State); err != nil {
+		return root.Agent{}, init, err
+	}
+	agent, err := root.Install(newroot, "/run", "/proc/self/exe", []string{"run", "--head", m.url(), "--state", root.State})
+	if err == nil && init.Systemd {
+		err = agent.Unit("/run")
+	}
+	return agent, init, err
+}
+
+// leave ends everything that is of the initramfs and starts the image's init.
+func (m *machine) leave(plan wire.Boot, agent root.Agent, init root.Init) error {
+	m.linked()
+	ended := make(chan struct{})
+	go func() { m.linking.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(stopTime):
+		m.log.Warn("commands of the initramfs are left running")
+	}
+	os.Remove("/run/muster/resume")
+	os.WriteFile("/proc/sys/kernel/panic", []byte("0"), 0)
+	if plan.Name != "" {
+		unix.Sethostname([]byte(plan.Name))
+	}
+	m.log.Info("starting the image's " + init.Path)
+	m.console.Flush(time.Second)
+	env := []string{"TERM=linux", "HOME=/", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	err := root.Switch(root.Initramfs.New, init, env, func() error {
+		if init.Systemd {
+			return nil
+		}
+		return agent.Detach()
+	})
+	// There is no way back to a step that could be tried again.
+	m.log.Error("the image does not start", "error", err)
+	m.standStill()
+	return err
+}
+
+// consoleShell runs a shell on the console and returns when it ends.
+func (m *machine) consoleShell() {
+	tty, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
+	if err != nil {
+		time.Sleep(maxDelay)
+		return
+	}
+	defer tty.Close()
+	cmd := exec.Command("/init")
+	cmd.Args = []string{"-sh"}
+	cmd.Env = []string{"PATH=/bin", "HOME=/", "TERM=linux"}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := m.commands.Run(cmd); err != nil && !errors.As(err, new(*exec.ExitError)) {
+		m.log.Warn("no shell on the console", "error", err)
+	}
+}

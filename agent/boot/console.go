@@ -1,0 +1,106 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// consoleLines is how many lines may wait for the console. A serial line takes
+// 11 characters a millisecond at best and must not hold the boot up; when it
+// is too slow, lines are dropped.
+const consoleLines = 256
+
+// Console prints log records for people: "muster   1.87 s  text (key value)".
+type Console struct {
+	lines   chan string
+	pending sync.WaitGroup
+}
+
+// NewConsole starts printing to w.
+func NewConsole(w io.Writer) *Console {
+	c := &Console{lines: make(chan string, consoleLines)}
+	go func() {
+		for line := range c.lines {
+			io.WriteString(w, line)
+			c.pending.Done()
+		}
+	}()
+	return c
+}
+
+// Flush waits until all is printed, at most for the given time.
+func (c *Console) Flush(limit time.Duration) {
+	done := make(chan struct{})
+	go func() { c.pending.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(limit):
+	}
+}
+
+// Enabled, Handle, WithAttrs and WithGroup make it a slog.Handler.
+func (c *Console) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+
+func (c *Console) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	mark := ""
+	if r.Level >= slog.LevelWarn {
+		mark = "! "
+	}
+	fmt.Fprintf(&b, "muster %6.2f s  %s%s", uptime().Seconds(), mark, r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		writeAttr(&b, a)
+		return true
+	})
+	b.WriteString("\r\n")
+	c.pending.Add(1)
+	select {
+	case c.lines <- b.String():
+	default:
+		c.pending.Done()
+	}
+	return nil
+}
+
+func (c *Console) WithAttrs(attrs []slog.Attr) slog.Handler {
+	var b strings.Builder
+	for _, a := range attrs {
+		writeAttr(&b, a)
+	}
+	return &derived{Console: c, attrs: b.String()}
+}
+
+func (c *Console) WithGroup(string) slog.Handler { return c }
+
+// derived is the same console with attributes of its own.
+type derived struct {
+	*Console
+	attrs string
+}
+
+func (d *derived) Handle(ctx context.Context, r slog.Record) error {
+	r.Message += d.attrs
+	return d.Console.Handle(ctx, r)
+}
+
+func writeAttr(b *strings.Builder, a slog.Attr) {
+	if v := a.Value.String(); v != "" {
+		fmt.Fprintf(b, ", %s %s", a.Key, strings.ReplaceAll(v, "\n", " | "))
+	}
+}
+
+// uptime is the time since the kernel started.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
