@@ -1,0 +1,454 @@
+package library_test
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"muster/controller/api"
+	"muster/controller/api/apitest"
+	"muster/controller/library"
+	"muster/shared/object"
+)
+
+type lib struct {
+	*apitest.Head
+	*library.Library
+	blobs *library.Blobs
+	dir   string
+}
+
+func start(t *testing.T) *lib {
+	l := &lib{dir: t.TempDir()}
+	var err error
+	if l.blobs, err = library.OpenBlobs(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	l.Head = apitest.Start(t, apitest.Options{Routes: func(h *apitest.Head) [][]api.Route {
+		l.Library = library.New(library.Options{Objects: h.Registry, Blobs: l.blobs, Head: apitest.HeadName,
+			Log: slog.New(slog.DiscardHandler), Now: time.Now, Extra: func() []string { return nil }})
+		return [][]api.Route{l.Library.Routes()}
+	}})
+	return l
+}
+
+func bytesOf(n int, seed byte) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)*seed + byte(i>>8)
+	}
+	return b
+}
+
+func kernel() []byte {
+	b := bytesOf(64<<10, 3)
+	b[0x1f1] = 4
+	binary.LittleEndian.PutUint32(b[0x1f4:], uint32(len(b)-5*512)/16)
+	copy(b[0x202:], "HdrS")
+	return b
+}
+
+func squash(t *testing.T) []byte {
+	tool, err := exec.LookPath("mksquashfs")
+	if err != nil {
+		t.Skip("mksquashfs is not installed")
+	}
+	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "image")
+	for i := range 20 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), bytesOf(10_000, byte(i)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := exec.Command(tool, dir, out, "-quiet", "-no-progress").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// files gives what lies in the store of files, by digest.
+func (l *lib) files(t *testing.T) []string {
+	paths, err := filepath.Glob(filepath.Join(l.dir, "??", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(l.dir, "tmp", "*"))
+	if len(left) > 0 {
+		t.Errorf("unfinished uploads are left: %v", left)
+	}
+	for i := range paths {
+		paths[i] = filepath.Base(paths[i])
+	}
+	return paths
+}
+
+func digest(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
+
+func TestUploadAndDownload(t *testing.T) {
+	l := start(t)
+	l.Create("bootconfigs", `{"name":"b"}`)
+	l.Create("images", `{"name":"i"}`)
+	for _, path := range []string{"/bootconfig/b/kernel", "/bootconfig/b/initramfs", "/image/i/content"} {
+		if a := l.Do("GET", path, nil); a.Status != 404 || a.Reason == "" {
+			t.Errorf("%s before any upload: %d %s", path, a.Status, a.Raw)
+		}
+		if a := l.Do("DELETE", path, nil); a.Status != 404 {
+			t.Errorf("deleting %s before any upload: %d %s", path, a.Status, a.Raw)
+		}
+		for _, content := range [][]byte{bytesOf(3<<20, 7), {}, []byte(`{"success":true}`), bytesOf(100_000, 5)} {
+			l.OK("PUT", path, content, "Content-Type", "application/x-www-form-urlencoded")
+			a := l.Do("GET", path, nil)
+			if a.Status != 200 || !bytes.Equal(a.Raw, content) || a.Header.Get("Content-Type") != "application/octet-stream" {
+				t.Errorf("%s: %d bytes sent, status %d with %d bytes read", path, len(content), a.Status, len(a.Raw))
+			}
+		}
+		if a := l.Do("GET", path, nil, "Range", "bytes=10-19"); a.Status != 206 || !bytes.Equal(a.Raw, bytesOf(100_000, 5)[10:20]) {
+			t.Errorf("%s, a part: %d with %d bytes", path, a.Status, len(a.Raw))
+		}
+	}
+	content := bytesOf(100_000, 5)
+	sum := sha1.Sum(content)
+	img := l.Get("image/i")
+	squash := img["content"].(apitest.Map)["cwsquash"].(apitest.Map)
+	info := apitest.Decode[apitest.Map](t, l.OK("GET", "/image/i/content/info", nil))
+	stat := apitest.Decode[apitest.Map](t, l.OK("GET", "/image/i/content/stat", nil))
+	for key, value := range map[string]any{"chksum": "sha1:" + hex.EncodeToString(sum[:]), "size": "100000", "sha256": digest(content)} {
+		if fmt.Sprint(squash[key]) != value || fmt.Sprint(info[key]) != value {
+			t.Errorf("%s is %v and %v, want %v", key, squash[key], info[key], value)
+		}
+	}
+	if squash["filename"] != squash["uid"] || len(squash["uid"].(string)) != 32 || info["mtime"] != squash["mtime"] || stat["mtime"] != squash["mtime"] ||
+		fmt.Sprint(stat["size"]) != "100000" || info["fmt"] != "cwsquash" || fmt.Sprint(info["refcnt"]) != "1" {
+		t.Errorf("content %v, info %v, stat %v", squash, info, stat)
+	}
+	stamps := img["content"].(apitest.Map)
+	if stamps["last_modified_by"] != apitest.Admin || stamps["last_modified_on"] != apitest.HeadName || stamps["last_modified"] != squash["mtime"] {
+		t.Errorf("stamps of the content: %v", stamps)
+	}
+	// The content is no part of what a replacement resets, and cannot be set.
+	l.OK("PUT", "/image/i", `{"name":"i"}`)
+	l.Refused("PATCH", "/image/i", `{"content":null}`)
+	if a := l.Do("GET", "/boot/v1/file/"+digest(content)+"/any.name", nil); !bytes.Equal(a.Raw, content) {
+		t.Errorf("by digest: %d with %d bytes", a.Status, len(a.Raw))
+	}
+	for _, name := range []string{digest([]byte("none")), "x", "..", strings.Repeat("0", 64), "%2e%2e%2ftmp"} {
+		if a := l.Do("GET", "/boot/v1/file/"+name+"/x", nil); a.Status != 404 {
+			t.Errorf("file %s: %d", name, a.Status)
+		}
+	}
+	l.OK("DELETE", "/image/i/content", nil)
+	l.Refused("GET", "/image/i/content", nil)
+	l.Refused("GET", "/image/i/content/info", nil)
+	l.Refused("GET", "/image/i/content/stat", nil)
+	l.Refused("GET", "/image/nobody/content", nil)
+	l.Refused("PUT", "/image/nobody/content", "x")
+}
+
+// send makes a request by hand: the head's first lines, then as much of the
+// body as is given, then the connection is closed for writing.
+func (l *lib) send(t *testing.T, head string, body []byte, hangUp bool) string {
+	conn, err := net.Dial("tcp", l.Server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	fmt.Fprintf(conn, "%s\r\nHost: head\r\n\r\n", head)
+	conn.Write(body)
+	if hangUp {
+		conn.(*net.TCPConn).CloseWrite()
+	}
+	buf := make([]byte, 4096)
+	n, _ := conn.Read(buf)
+	return string(buf[:n])
+}
+
+func TestCutOffUploadKeepsTheOldContent(t *testing.T) {
+	l := start(t)
+	l.Create("images", `{"name":"i"}`)
+	old := bytesOf(50_000, 9)
+	l.OK("PUT", "/image/i/content", old)
+	before := string(l.OK("GET", "/image/i", nil))
+	for _, head := range []string{
+		"PUT /api/v1/image/i/content HTTP/1.1\r\nContent-Length: 1000000",
+		"PUT /api/v1/image/i/content HTTP/1.1\r\nContent-Length: 1000000\r\nContent-Type: multipart/form-data; boundary=x",
+		"PUT /api/v1/image/i/content HTTP/1.1\r\nTransfer-Encoding: chunked",
+	} {
+		body := []byte("--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\nhalf of a file")
+		if strings.Contains(head, "chunked") {
+			body = []byte("5\r\nhello\r\n5\r\nhe")
+		}
+		if got := l.send(t, head, body, true); strings.HasPrefix(got, "HTTP/1.1 200") {
+			t.Errorf("%s: %s", head, got)
+		}
+	}
+	for _, form := range []string{"", "--x--\r\n", "nonsense", "--x\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\nno file\r\n--x--\r\n"} {
+		l.Refused("PUT", "/image/i/content", form, "Content-Type", "multipart/form-data; boundary=x")
+	}
+	if after := string(l.OK("GET", "/image/i", nil)); after != before {
+		t.Errorf("before %s\nafter  %s", before, after)
+	}
+	if a := l.Do("GET", "/image/i/content", nil); !bytes.Equal(a.Raw, old) {
+		t.Error("the old content is gone")
+	}
+	if n := len(l.files(t)); n != 1 {
+		t.Errorf("%d files are kept", n)
+	}
+}
+
+func TestFrozenIsRefusedBeforeTheBodyIsSent(t *testing.T) {
+	l := start(t)
+	l.Create("bootconfigs", `{"name":"b"}`)
+	l.Create("images", `{"name":"i"}`)
+	l.OK("PUT", "/bootconfig/b/kernel", kernel())
+	l.OK("PATCH", "/bootconfig/b", `{"frozen":true}`)
+	l.OK("PATCH", "/image/i", `{"frozen":true}`)
+	for path, reason := range map[string]string{
+		"/bootconfig/b/kernel": "Cannot modify frozen boot configuration.", "/bootconfig/b/initramfs": "Cannot modify frozen boot configuration.", "/image/i/content": "Cannot modify frozen image.",
+	} {
+		// Not one byte of the body is ever sent.
+		got := l.send(t, "PUT /api/v1"+path+" HTTP/1.1\r\nContent-Length: 1000000000\r\nExpect: 100-continue", nil, false)
+		if !strings.HasPrefix(got, "HTTP/1.1 409") || !strings.Contains(got, reason) {
+			t.Errorf("%s: %s", path, got)
+		}
+		if got := l.Refused("DELETE", path, nil); got != reason {
+			t.Errorf("deleting %s: %s", path, got)
+		}
+	}
+	if a := l.Do("GET", "/bootconfig/b/kernel", nil); !bytes.Equal(a.Raw, kernel()) {
+		t.Error("the kernel of the frozen boot configuration is gone")
+	}
+}
+
+func TestForm(t *testing.T) {
+	l := start(t)
+	l.Create("bootconfigs", `{"name":"b"}`)
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	w.WriteField("comment", "not this")
+	part, _ := w.CreateFormFile("kernel", "vmlinuz")
+	part.Write(kernel())
+	w.Close()
+	l.OK("PUT", "/bootconfig/b/kernel", form.Bytes(), "Content-Type", w.FormDataContentType())
+	if a := l.Do("GET", "/bootconfig/b/kernel", nil); !bytes.Equal(a.Raw, kernel()) {
+		t.Errorf("%d bytes came back of %d", len(a.Raw), len(kernel()))
+	}
+}
+
+// TestProblems: what cannot boot is stored as it came, and said so.
+func TestProblems(t *testing.T) {
+	l := start(t)
+	l.Create("images", `{"name":"i"}`)
+	l.Create("bootconfigs", `{"name":"b","image":"i"}`)
+	sound := squash(t)
+	problem := func(words ...string) {
+		t.Helper()
+		for path, prefix := range map[string]string{"/bootconfig/b/errors": "", "/bootconfigs/errors": "b: "} {
+			if len(words) == 0 {
+				l.OK("GET", path, nil)
+				continue
+			}
+			reason := l.Refused("GET", path, nil)
+			for _, w := range words {
+				if !strings.Contains(reason, w) || !strings.HasPrefix(reason, prefix) {
+					t.Errorf("%s: %q does not say %q", path, reason, w)
+				}
+			}
+		}
+	}
+	problem("kernel: nothing was uploaded", "image i: nothing was uploaded", "muster image import i")
+	l.OK("PUT", "/bootconfig/b/kernel", kernel())
+	l.OK("PUT", "/image/i/content", sound)
+	problem()
+	if info := apitest.Decode[apitest.Map](t, l.OK("GET", "/image/i/content/info", nil)); info["problem"] != nil {
+		t.Errorf("info of a sound image: %v", info)
+	}
+	for name, b := range map[string][]byte{"truncated": sound[:len(sound)-5000], "half": sound[:len(sound)/2], "not": bytesOf(10_000, 3), "empty": {}} {
+		l.OK("PUT", "/image/i/content", b)
+		info := apitest.Decode[apitest.Map](t, l.OK("GET", "/image/i/content/info", nil))
+		text, _ := info["problem"].(string)
+		if text == "" {
+			t.Errorf("%s: info has no problem: %v", name, info)
+		}
+		problem("image i: " + text)
+		if a := l.Do("GET", "/image/i/content", nil); !bytes.Equal(a.Raw, b) {
+			t.Errorf("%s: the bytes are not those that were sent", name)
+		}
+	}
+	l.OK("PUT", "/image/i/content", sound)
+	l.OK("PUT", "/bootconfig/b/kernel", kernel()[:len(kernel())-1000])
+	problem("truncated kernel")
+	l.OK("PUT", "/bootconfig/b/kernel", "#!/bin/sh\n")
+	problem("not a kernel")
+	l.OK("PUT", "/bootconfig/b/kernel", kernel())
+	l.OK("PUT", "/bootconfig/b/initramfs", "hello")
+	problem("not an initramfs")
+	l.OK("PUT", "/bootconfig/b/initramfs", "070701 and so on")
+	problem()
+	l.OK("PATCH", "/bootconfig/b", `{"boot_style":"iscsi"}`)
+	problem("boot style iscsi")
+	l.OK("PATCH", "/bootconfig/b", `{"boot_style":"next","image":null}`)
+	problem()
+	l.OK("PATCH", "/bootconfig/b", `{"boot_style":"roram"}`)
+	problem("names no image")
+	l.OK("PATCH", "/bootconfig/b", `{"image":"i"}`)
+	problem()
+	if err := os.Truncate(l.blobs.Path(digest(sound)), 100); err != nil {
+		t.Fatal(err)
+	}
+	problem("100 bytes instead of")
+	if err := os.Remove(l.blobs.Path(digest(sound))); err != nil {
+		t.Fatal(err)
+	}
+	problem("missing from this head's store")
+	l.OK("PUT", "/image/i/content", sound) // the same content again repairs it
+	problem()
+	l.OK("DELETE", "/image/i", nil)
+	problem("does not exist any more")
+	l.Refused("GET", "/bootconfig/nobody/errors", nil)
+}
+
+func TestSameContentIsKeptOnce(t *testing.T) {
+	l := start(t)
+	content := bytesOf(100_000, 11)
+	for _, name := range []string{"a", "b", "c"} {
+		l.Create("images", apitest.Map{"name": name})
+		l.OK("PUT", "/image/"+name+"/content", content)
+	}
+	refs := func(name string) string {
+		return fmt.Sprint(apitest.Decode[apitest.Map](t, l.OK("GET", "/image/"+name+"/content/info", nil))["refcnt"])
+	}
+	if refs("a") != "3" || len(l.files(t)) != 1 {
+		t.Errorf("refcnt %s, %d files", refs("a"), len(l.files(t)))
+	}
+	l.OK("DELETE", "/image/b/content", nil)
+	l.OK("DELETE", "/image/c", nil)
+	if refs("a") != "1" {
+		t.Errorf("refcnt %s", refs("a"))
+	}
+	if a := l.Do("GET", "/image/a/content", nil); !bytes.Equal(a.Raw, content) {
+		t.Error("the content that one image still has is gone")
+	}
+}
+
+func TestSweep(t *testing.T) {
+	l := start(t)
+	l.Create("images", `{"name":"i"}`)
+	l.Create("bootconfigs", `{"name":"b"}`)
+	l.OK("PUT", "/image/i/content", "old")
+	l.OK("PUT", "/image/i/content", "new")
+	l.OK("PUT", "/bootconfig/b/kernel", "kernel")
+	l.OK("PUT", "/bootconfig/b/initramfs", "initramfs")
+	used := func() map[string]bool {
+		out := map[string]bool{}
+		img := l.Registry.All(object.KindImage)[0].(*object.Image)
+		bc := l.Registry.All(object.KindBootconfig)[0].(*object.Bootconfig)
+		out[img.Squash().SHA256], out[bc.Kernel.SHA256], out[bc.Initramfs.SHA256] = true, true, true
+		return out
+	}
+	// A file that was added but is not yet named by an object stays.
+	_, release, err := l.blobs.Add(strings.NewReader("pending"), 100, time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sweep := func(grace time.Duration, removed, left int) {
+		t.Helper()
+		n, err := l.blobs.Sweep(t.Context(), used, grace, time.Now().Add(time.Minute))
+		if files := l.files(t); err != nil || n != removed || len(files) != left {
+			t.Errorf("%d removed, %d left, want %d and %d; %v", n, len(files), removed, left, err)
+		}
+	}
+	sweep(time.Hour, 0, 5)
+	sweep(time.Second, 1, 4)
+	release()
+	sweep(time.Second, 1, 3)
+	for path, content := range map[string]string{"/image/i/content": "new", "/bootconfig/b/kernel": "kernel", "/bootconfig/b/initramfs": "initramfs"} {
+		if a := l.Do("GET", path, nil); string(a.Raw) != content {
+			t.Errorf("%s is %q", path, a.Raw)
+		}
+	}
+	// What an interrupted upload left is removed at the next start.
+	if err := os.WriteFile(filepath.Join(l.dir, "tmp", "upload-1"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := library.OpenBlobs(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.files(t)); n != 3 {
+		t.Errorf("%d files after a new start", n)
+	}
+}
+
+func TestUploadsAtOnce(t *testing.T) {
+	l := start(t)
+	const n = 8
+	for i := range n {
+		l.Create("images", apitest.Map{"name": fmt.Sprint("i", i)})
+	}
+	l.Create("images", `{"name":"all"}`)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			own, same := bytesOf(200_000, byte(2*i+1)), bytesOf(100_000, 77)
+			l.OK("PUT", fmt.Sprintf("/image/i%d/content", i), own)
+			l.OK("PUT", "/image/all/content", own)
+			if a := l.Do("GET", fmt.Sprintf("/image/i%d/content", i), nil); !bytes.Equal(a.Raw, own) {
+				t.Errorf("image %d has other bytes", i)
+			}
+			l.OK("PUT", fmt.Sprintf("/image/i%d/content", i), same)
+		})
+	}
+	all.Wait()
+	a := l.Do("GET", "/image/all/content", nil)
+	whole := false
+	for i := range n {
+		whole = whole || bytes.Equal(a.Raw, bytesOf(200_000, byte(2*i+1)))
+	}
+	if !whole {
+		t.Error("of uploads at once, the result is none of them")
+	}
+	l.files(t)
+}
+
+func TestTooLargeAndFullDisk(t *testing.T) {
+	l := start(t)
+	_, _, err := l.blobs.Add(strings.NewReader("more than ten bytes"), 10, time.Now(), nil)
+	if err == nil || !strings.Contains(err.Error(), "larger than 10 bytes") {
+		t.Errorf("too large: %v", err)
+	}
+	if _, _, err := l.blobs.Add(io.MultiReader(strings.NewReader("x"), broken{}), 10, time.Now(), nil); err == nil || !strings.Contains(err.Error(), "broke off") {
+		t.Errorf("broken off: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(l.dir, "tmp")); err != nil {
+		t.Fatal(err)
+	}
+	l.Create("images", `{"name":"i"}`)
+	if a := l.Do("PUT", "/image/i/content", "x"); a.Status != http.StatusInternalServerError || strings.Contains(a.Reason, l.dir) {
+		t.Errorf("a store that cannot be written: %d %s", a.Status, a.Raw)
+	}
+	if len(l.files(t)) != 0 {
+		t.Error("something was stored")
+	}
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
