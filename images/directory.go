@@ -37,16 +37,7 @@ func (j *job) directory(ctx context.Context) error {
 		return err
 	}
 	args := append([]string{source, j.out}, buildOptions()...)
-	if rel, err := filepath.Rel(source, j.work); err == nil && filepath.IsLocal(rel) {
-		skip = append(skip, rel) // the image must not contain itself
-	}
-	if len(skip) > 0 {
-		args = append(args, "-wildcards", "-e")
-		for _, name := range skip {
-			// The mount point itself stays. Hidden names need their own pattern.
-			args = append(args, escapeGlob(name)+"/*", escapeGlob(name)+"/.*")
-		}
-	}
+	args = append(args, exclusions(source, j.work, skip)...)
 	cmd, said, err := j.tool(ctx, args...)
 	if err != nil {
 		return err
@@ -61,7 +52,29 @@ func (j *job) directory(ctx context.Context) error {
 	stop := j.watch(cmd.Process.Pid, total)
 	err = cmd.Wait()
 	stop()
+	if err == nil {
+		j.progress(total, total)
+	}
 	return j.result(err, said)
+}
+
+// exclusions gives the options, which must be the last, that leave out what is
+// in the skipped mounts, and the working directory if it is below the source.
+func exclusions(source, work string, skip []string) []string {
+	var patterns []string
+	for _, name := range skip {
+		// The mount point itself stays. Hidden names need their own pattern.
+		patterns = append(patterns, escapeGlob(name)+"/*", escapeGlob(name)+"/.*")
+	}
+	if work, err := filepath.EvalSymlinks(work); err == nil {
+		if rel, err := filepath.Rel(source, work); err == nil && filepath.IsLocal(rel) {
+			patterns = append(patterns, escapeGlob(rel))
+		}
+	}
+	if len(patterns) == 0 {
+		return nil
+	}
+	return append([]string{"-wildcards", "-e"}, patterns...)
 }
 
 // skippedMounts gives the mounts below dir, relative to it, of which only the
@@ -162,7 +175,6 @@ func (j *job) watch(pid int, total int64) (stop func()) {
 		for {
 			select {
 			case <-done:
-				j.progress(total, total)
 				return
 			case <-tick.C:
 				if n, err := bytesRead(pid); err == nil {
