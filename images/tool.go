@@ -14,12 +14,13 @@ import (
 	"muster/images/squashfs"
 )
 
-// buildOptions are the same for every source. Without fragments a file's data lies in blocks of its own, so that
-// a changed file changes nothing else. Level 9 of zstd makes a Debian root of
-// 178 MB in 2.7 s on two cores; the tool's default, 15, takes 16.6 s for 5 %
-// less. The index of files stays uncompressed: it costs 0.5 %, nodes read it
-// faster, and two versions of an image differ in it only where they differ.
-// Exports are for NFS servers only, and they are off for streams by default.
+// buildOptions are the same for every source. Without fragments a file's data
+// lies in blocks of its own, so that a changed file changes nothing else.
+// Level 9 of zstd makes a Debian root of 178 MB in 2.7 s on two cores; the
+// tool's default, 15, takes 16.6 s for 5 % less. The index of files stays
+// uncompressed: it costs 0.5 %, nodes read it faster, and two versions of an
+// image differ in it only where they differ. Exports serve NFS servers only;
+// for streams they are off by default.
 func buildOptions() []string {
 	return []string{
 		"-comp", "zstd", "-Xcompression-level", "9", "-b", "128K", "-no-fragments", "-noI", "-noId",
