@@ -3,8 +3,9 @@
 //
 // It runs the squashfs-tools (4.5 or later), which know owners, devices,
 // extended attributes and all cores better than anything in Go, and feeds
-// them streams: no archive is unpacked to disk. The same source gives the same
-// bytes; times of files are kept. The package knows nothing of image objects,
+// them streams: no tree is unpacked to disk. (A compressed `docker save` is
+// decompressed beside the output, since its parts are read more than once.)
+// The same source gives the same bytes; times of files are kept. The package knows nothing of image objects,
 // versions or the head; package squashfs below it judges and reads images.
 package images
 
