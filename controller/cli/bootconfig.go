@@ -49,7 +49,7 @@ func (b *bootFiles) flags(c *cobra.Command) {
 }
 
 func (b *bootFiles) any() bool {
-	return b != nil && (b.kernel != "" || b.modules != "" || b.initramfs != "")
+	return b != nil && (b.kernel != "" || b.modules != "" || b.initramfs != "" || b.firmware != "" || len(b.extra) > 0)
 }
 
 // prepare opens and builds everything before anything is changed at the head.
