@@ -112,6 +112,7 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 		return r.Context().Err()
 	}
 	if ctx.Err() != nil {
+		begin(w) // a command without output has no answer yet
 		exit = wire.Exit{Status: 124, Error: "the command was killed after " + strconv.FormatFloat(in.Timeout, 'g', -1, 64) + " s"}
 	} else if err != nil {
 		// The node is gone: the answer must not look complete.
@@ -145,35 +146,35 @@ func feed(stream io.Writer, stdin string) {
 	wire.WriteFrame(stream, wire.FrameStdin, nil)
 }
 
+// begin sends the answer's head, with a body whose length is open.
+func begin(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Trailer", TrailerStatus+", "+TrailerError)
+	http.NewResponseController(w).Flush() // what is wrong with the connection shows in the next write
+}
+
 // relay sends output as it comes, and gives the exit. What is sent waits for
 // the client: a slow one slows the command, nothing piles up here.
 func relay(w http.ResponseWriter, stream io.Reader) (wire.Exit, error) {
 	var exit wire.Exit
 	buf := make([]byte, wire.MaxFrame)
-	flusher := http.NewResponseController(w)
 	begun := false
-	begin := func() {
-		if !begun {
-			begun = true
-			w.Header().Set("Content-Type", "application/octet-stream")
-			w.Header().Set("X-Content-Type-Options", "nosniff")
-			w.Header().Set("Trailer", TrailerStatus+", "+TrailerError)
-			w.WriteHeader(http.StatusOK)
-			flusher.Flush()
-		}
-	}
 	for {
 		kind, payload, err := wire.ReadFrame(stream, buf)
 		if err != nil {
 			return exit, err
 		}
-		begin()
+		if !begun {
+			begun = true
+			begin(w)
+		}
 		switch kind {
 		case wire.FrameStdout, wire.FrameStderr:
 			if _, err := w.Write(payload); err != nil {
 				return exit, err
 			}
-			if err := flusher.Flush(); err != nil {
+			if err := http.NewResponseController(w).Flush(); err != nil {
 				return exit, err
 			}
 		case wire.FrameExit:

@@ -115,16 +115,21 @@ func (f *Fleet) get(uid string) *node {
 // touch notes that a node changed: its record is to be written, and those who
 // wait for states are woken if its state is another one. f.mu is held.
 func (f *Fleet) touch(uid string, n *node) {
-	f.dirty[uid] = true
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
+	f.stain(uid)
 	if state := f.state(n); state != n.was {
 		n.was, n.since = state, f.opt.Now()
 		f.seq++
 		close(f.moved)
 		f.moved = make(chan struct{})
+	}
+}
+
+// stain notes that a node's record is to be written. f.mu is held.
+func (f *Fleet) stain(uid string) {
+	f.dirty[uid] = true
+	select {
+	case f.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -138,6 +143,9 @@ func (f *Fleet) state(n *node) string {
 			return Failed
 		}
 		return Booting
+	}
+	if n.link != nil {
+		return Booting // in its initramfs, and somebody else's DHCP server got it there
 	}
 	switch {
 	case len(n.boots) == 0 && n.bootID == "":
@@ -256,7 +264,7 @@ func (f *Fleet) Forget(uid string) {
 	f.mu.Lock()
 	n := f.nodes[uid]
 	delete(f.nodes, uid)
-	f.dirty[uid] = true
+	f.stain(uid)
 	f.mu.Unlock()
 	if n != nil && n.link != nil {
 		n.link.session.Close()

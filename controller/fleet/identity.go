@@ -96,6 +96,11 @@ func (f *Fleet) Mint(uid string, addr netip.Addr) (key string, ok bool) {
 	f.mu.Unlock()
 	if err := f.save(context.Background(), uid); err != nil {
 		f.opt.Log.Error("a boot key could not be stored", "node", uid, "error", err)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n.identity.key == key {
+			n.identity.key, n.identity.KeyHash = "", "" // it was never given out
+		}
 		return "", false
 	}
 	return key, true

@@ -75,7 +75,7 @@ func (f *Fleet) serveStep(w http.ResponseWriter, r *http.Request) error {
 // reported is the body of putstatus. UID is there to be refused where the
 // caller's address or certificate says which node it is.
 type reported struct {
-	UID      *string         `json:"uid"`
+	UID      json.RawMessage `json:"uid"`
 	Status   json.RawMessage `json:"status"`
 	Hardware json.RawMessage `json:"hardware"`
 }
@@ -96,10 +96,11 @@ func (f *Fleet) putStatus(w http.ResponseWriter, r *http.Request) error {
 	if err := api.Decode(w, r, &in); err != nil {
 		return err
 	}
-	if in.UID == nil {
+	var id string
+	if in.UID == nil || json.Unmarshal(in.UID, &id) != nil || id == "" {
 		return fault.Invalidf("uid: which node is this the status of?")
 	}
-	n, err := f.node(*in.UID)
+	n, err := f.node(id)
 	if err != nil {
 		return err
 	}

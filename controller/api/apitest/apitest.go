@@ -140,6 +140,9 @@ func (h *Head) seed(ctx context.Context) {
 type believer struct{}
 
 func (believer) Authenticate(r *http.Request, want kind.Permission) (*api.Caller, error) {
+	if want == kind.Public {
+		return &api.Caller{Addr: api.RemoteAddr(r)}, nil
+	}
 	if want == kind.NodeOnly {
 		uid := r.Header.Get(AsNode)
 		if uid == "" {
@@ -151,7 +154,9 @@ func (believer) Authenticate(r *http.Request, want kind.Permission) (*api.Caller
 	if name == "" {
 		name = Admin
 	}
-	return api.NewCaller(name, "", []string{"role.authuser", "role.fulladmin"}, map[kind.Permission]bool{want: true}), nil
+	caller := api.NewCaller(name, "", []string{"role.authuser", "role.fulladmin"}, map[kind.Permission]bool{want: true})
+	caller.Addr = api.RemoteAddr(r)
+	return caller, nil
 }
 
 // Answer is what came back.
