@@ -4,22 +4,23 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-
-	"github.com/spf13/cobra"
+	"os/signal"
+	"syscall"
 
 	"muster/controller/app"
+	"muster/controller/cli"
 )
 
 // version is set when building.
 var version = "devel"
 
-func main() {
-	root := &cobra.Command{Use: "muster", SilenceUsage: true, SilenceErrors: true}
-	root.AddCommand(app.Serve(version, os.Getenv, os.Stderr))
-	if err := root.ExecuteContext(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "muster:", err)
-		os.Exit(1)
-	}
+func main() { os.Exit(run()) }
+
+func run() int {
+	// Signals end the context, so that what is under way cleans up after itself.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	env := cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version}
+	return cli.Main(ctx, env, os.Args[1:], app.Serve(version, os.Getenv, os.Stderr))
 }

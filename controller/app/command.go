@@ -11,7 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Serve is the command `muster serve`.
+// Serve is the command `muster serve`. The head runs until its context ends,
+// which main does on SIGTERM and SIGINT.
 func Serve(version string, getenv func(string) string, stderr io.Writer) *cobra.Command {
 	cfg, file := Defaults(), ""
 	cmd := &cobra.Command{
@@ -41,30 +42,37 @@ func Serve(version string, getenv func(string) string, stderr io.Writer) *cobra.
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
-		defer stop()
-		hup := make(chan os.Signal, 1)
-		signal.Notify(hup, syscall.SIGHUP)
-		defer signal.Stop(hup)
-		go func() {
-			for range hup {
-				again := Defaults()
-				flags := cmd.Flags()
-				if err := again.Fill(flags, getenv, file); err != nil {
-					log.Error("not reloaded", "error", err)
-					continue
-				}
-				if flags.Changed("log-level") {
-					again.LogLevel = cfg.LogLevel
-				}
-				if err := head.Reload(again); err != nil {
-					log.Error("not reloaded", "error", err)
-				}
+		stop := onHangup(func() error {
+			again := Defaults()
+			if err := again.Fill(cmd.Flags(), getenv, file); err != nil {
+				return err
 			}
-		}()
-		return head.Run(ctx, nil)
+			if cmd.Flags().Changed("log-level") {
+				again.LogLevel = cfg.LogLevel // a flag wins, also later
+			}
+			return head.Reload(again)
+		}, log)
+		defer stop()
+		return head.Run(cmd.Context(), nil)
 	}
 	return cmd
+}
+
+// onHangup calls reload at each SIGHUP until stop is called.
+func onHangup(reload func() error, log *slog.Logger) (stop func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		for range hup {
+			if err := reload(); err != nil {
+				log.Error("not reloaded", "error", err)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+	}
 }
 
 func (c *Config) level() (slog.Level, error) {
