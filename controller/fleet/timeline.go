@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"muster/shared/wire"
@@ -132,7 +133,7 @@ func known(step string) bool {
 
 func clip(s string) string {
 	if len(s) > maxWords {
-		return s[:maxWords] + "…"
+		return strings.ToValidUTF8(s[:maxWords], "") + "…"
 	}
 	return s
 }

@@ -256,7 +256,7 @@ func object(raw json.RawMessage) (map[string]any, error) {
 // brief is a value as a message can show it.
 func brief(raw json.RawMessage) string {
 	if len(raw) > 60 {
-		return string(raw[:60]) + "…"
+		return strings.ToValidUTF8(string(raw[:60]), "") + "…"
 	}
 	return string(raw)
 }
