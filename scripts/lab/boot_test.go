@@ -257,9 +257,9 @@ func (b *bench) checkHardware(t *testing.T, m *lab.Machine) {
 	if !strings.EqualFold(h.MAC, m.Spec.MAC) || h.CPUs != m.Spec.CPUs || h.Arch != "x86_64" || h.CPUModel == "" {
 		t.Errorf("hardware is %+v of a machine with %+v", h, m.Spec)
 	}
-	// The kernel keeps a part of the memory for itself. In bytes or in KiB: both are in use.
-	if ratio := h.RAM / float64(m.Spec.Memory<<20); ratio < 0.7 || ratio > 1 {
-		t.Errorf("ram_total is %g of a machine with %d MiB", h.RAM, m.Spec.Memory)
+	// In KiB; the kernel keeps a part of the memory for itself.
+	if ratio := h.RAM / float64(m.Spec.Memory<<10); ratio < 0.7 || ratio > 1 {
+		t.Errorf("ram_total is %g KiB of a machine with %d MiB", h.RAM, m.Spec.Memory)
 	}
 	if node.Status["state"] != "up" {
 		t.Errorf("status.state is %v", node.Status["state"])
