@@ -166,13 +166,19 @@ func FuzzEncode(f *testing.F) {
 
 // FuzzYAML: YAML says the same as the JSON that it was made from.
 func FuzzYAML(f *testing.F) {
-	for _, s := range []string{`{"a":[1,2.5,-0,1e3,null,true,{}],"b":[],"c":"yes"}`, `["~","null","1","- x","a: b","\n x\n","é\u0007","\ud83d\ude00","<<","=",".nan","0x1f","1_000","2020-01-01"]`, `"x"`, `[[[]]]`} {
+	for _, s := range []string{`{"a":[1,2.5,-0,1e3,null,true,{}],"b":[],"c":"yes"}`, `["~","null","1","- x","a: b","\n x\n","é\u0007","\ud83d\ude00","<<","=",".nan","0x1f","1_000","2020-01-01"]`, `"x"`, `[[[]]]`, `[10000000000000000000,100000000000000000000,1E5,1e-7]`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		var want any
-		if json.Unmarshal(raw, &want) != nil {
+		var want, once any
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		if json.Unmarshal(raw, &want) != nil || d.Decode(&once) != nil {
 			return
+		}
+		raw, err := json.Marshal(once) // a head sends each key once
+		if err != nil {
+			t.Fatal(err)
 		}
 		out, err := toYAML(raw)
 		if err != nil {
@@ -190,9 +196,27 @@ func FuzzYAML(f *testing.F) {
 	})
 }
 
+// TestYAMLOlder: readers of YAML 1.1 must not take text for something else.
+func TestYAMLOlder(t *testing.T) {
+	for _, s := range []string{"yes", "No", "ON", "y", "52:54:00:00:00:01", "1:30", "-1:30.5", "="} {
+		raw, _ := json.Marshal(s)
+		if out, err := toYAML(raw); err != nil || string(out) != string(raw)+"\n" {
+			t.Errorf("%s becomes %q (%v)", s, out, err)
+		}
+	}
+	for _, s := range []string{"n0", "10.9.0.1", "::1", "yesterday", "aa:bb:cc:dd:ee:ff"} {
+		raw, _ := json.Marshal(s)
+		if out, err := toYAML(raw); err != nil || string(out) != s+"\n" {
+			t.Errorf("%s becomes %q (%v)", s, out, err)
+		}
+	}
+}
+
 // numbers makes all numbers floats, as JSON knows only those.
 func numbers(v any) any {
 	switch x := v.(type) {
+	case float64:
+		return x + 0 // YAML has no -0
 	case int:
 		return float64(x)
 	case int64:

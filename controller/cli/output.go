@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -95,6 +97,10 @@ func toYAML(raw json.RawMessage) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
+// olderMeaning matches what is text in YAML 1.2, but true or false, a number in
+// base 60 (such as a MAC address) or an operator to the many readers of YAML 1.1.
+var olderMeaning = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|=|<<|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$`)
+
 // yamlNode reads the next value.
 func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 	tok, err := d.Token()
@@ -109,11 +115,16 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 	}
 	switch t := tok.(type) {
 	case string:
-		return scalar("!!str", t)
+		node := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: t}
+		// Blocks of lines lose those that are empty at their beginning.
+		if olderMeaning.MatchString(t) || strings.ContainsAny(t, "\n\r\u0085\u2028\u2029") {
+			node.Style = yaml.DoubleQuotedStyle
+		}
+		return node, nil
 	case bool:
 		return scalar("!!bool", strconv.FormatBool(t))
 	case json.Number:
-		return scalar(numberTag(t), t.String())
+		return scalar("", t.String()) // any number of JSON is one in YAML
 	case json.Delim:
 		node := &yaml.Node{Kind: yaml.MappingNode}
 		if t == '[' {
@@ -133,11 +144,4 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 		return node, err
 	}
 	return scalar("!!null", "null")
-}
-
-func numberTag(n json.Number) string {
-	if _, err := n.Int64(); err == nil {
-		return "!!int"
-	}
-	return "!!float"
 }
