@@ -232,23 +232,26 @@ const (
 )
 
 // Report takes what a node sent. Each section that is not nil replaces that
-// section whole; one that breaks a bound is refused and nothing changes.
-func (f *Fleet) Report(uid string, status, hardware json.RawMessage) error {
-	for name, raw := range map[string]json.RawMessage{"status": status, "hardware": hardware} {
-		if raw == nil {
-			continue
-		}
-		var keys map[string]json.RawMessage
-		if json.Unmarshal(raw, &keys) != nil || keys == nil {
-			return fault.Invalidf("%s: must be a JSON object.", name)
-		}
-		if len(raw) > maxSection || len(keys) > maxSectionKeys {
-			return fault.New(fault.TooLarge, "%s: %d bytes with %d keys are too much, at most %d and %d are taken.", name, len(raw), len(keys), maxSection, maxSectionKeys)
-		}
+// section whole, but for the entries of the status that keep names: these stay
+// as they are, so that what is long and seldom changes is sent once. A section
+// that breaks a bound is refused, and so is keeping what is not there
+// (Conflict: send all of it); nothing changes then.
+func (f *Fleet) Report(uid string, status, hardware json.RawMessage, keep []string) error {
+	entries, err := section("status", status)
+	if err != nil {
+		return err
+	}
+	if _, err := section("hardware", hardware); err != nil {
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.get(uid)
+	if len(keep) > 0 {
+		if status, err = n.kept(entries, keep); err != nil {
+			return err
+		}
+	}
 	if status != nil {
 		n.status, n.reported = status, f.opt.Now()
 	}
@@ -257,6 +260,43 @@ func (f *Fleet) Report(uid string, status, hardware json.RawMessage) error {
 	}
 	f.touch(uid, n)
 	return nil
+}
+
+func section(name string, raw json.RawMessage) (map[string]json.RawMessage, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	var entries map[string]json.RawMessage
+	if json.Unmarshal(raw, &entries) != nil || entries == nil {
+		return nil, fault.Invalidf("%s: must be a JSON object.", name)
+	}
+	if len(raw) > maxSection || len(entries) > maxSectionKeys {
+		return nil, fault.New(fault.TooLarge, "%s: %d bytes with %d keys are too much, at most %d and %d are taken.", name, len(raw), len(entries), maxSection, maxSectionKeys)
+	}
+	return entries, nil
+}
+
+// kept adds entries of the status as it was to a new one.
+func (n *node) kept(entries map[string]json.RawMessage, keep []string) (json.RawMessage, error) {
+	if entries == nil {
+		return nil, fault.Invalidf("keep: there is no status to keep something in.")
+	}
+	old, err := section("status", n.status)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keep {
+		value, ok := old[key]
+		if !ok {
+			return nil, fault.New(fault.Conflict, "keep: this head has no status %q of the node: send it.", key)
+		}
+		entries[key] = value
+	}
+	raw, err := json.Marshal(entries)
+	if err == nil && (len(raw) > maxSection || len(entries) > maxSectionKeys) {
+		err = fault.New(fault.TooLarge, "status: %d bytes with %d keys are too much, at most %d and %d are taken.", len(raw), len(entries), maxSection, maxSectionKeys)
+	}
+	return raw, err
 }
 
 // Forget drops a deleted node and cuts its link.

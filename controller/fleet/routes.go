@@ -78,6 +78,7 @@ type reported struct {
 	UID      json.RawMessage `json:"uid"`
 	Status   json.RawMessage `json:"status"`
 	Hardware json.RawMessage `json:"hardware"`
+	Keep     []string        `json:"keep"`
 }
 
 func (f *Fleet) putOwnStatus(w http.ResponseWriter, r *http.Request) error {
@@ -111,7 +112,7 @@ func (f *Fleet) report(w http.ResponseWriter, uid string, in reported) error {
 	if in.Status == nil && in.Hardware == nil {
 		return fault.Invalidf("Neither status nor hardware was sent.")
 	}
-	if err := f.Report(uid, in.Status, in.Hardware); err != nil {
+	if err := f.Report(uid, in.Status, in.Hardware, in.Keep); err != nil {
 		return err
 	}
 	return api.OK(w)

@@ -102,10 +102,12 @@ type Step struct {
 }
 
 // Status is the body of PUT /node/putstatus: each section that is sent
-// replaces that section whole.
+// replaces that section whole, but for the entries of the status that Keep
+// names, which stay as the head has them. Where it has none it answers 409.
 type Status struct {
 	Status   map[string]any `json:"status,omitempty"`
 	Hardware map[string]any `json:"hardware,omitempty"`
+	Keep     []string       `json:"keep,omitempty"`
 }
 
 // Hello is the first message on a link, one in each direction, as a websocket
