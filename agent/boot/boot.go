@@ -143,6 +143,9 @@ func (m *machine) prepare(ctx context.Context) {
 		}
 		m.lease = lease
 	}
+	if m.modules != nil {
+		go m.modules.Rest()
+	}
 	m.log.Info("network", "interface", m.lease.Interface, "address", m.lease.Address.String(), "from", m.lease.Server.String())
 	m.lease.Resolver("/etc/resolv.conf")
 	m.client = head.New(m.line.Head, m.dialer, nil)

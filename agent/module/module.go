@@ -8,6 +8,7 @@ package module
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -29,10 +31,12 @@ type Loader struct {
 	root string
 	log  *slog.Logger
 
-	mu   sync.Mutex
-	done map[string]*result
-	seen map[string]bool // modaliases
-	jobs sync.WaitGroup
+	mu    sync.Mutex
+	done  map[string]*result
+	seen  map[string]bool // modaliases
+	later []string        // modaliases that nothing waits for
+	rest  bool            // later is over
+	jobs  sync.WaitGroup
 }
 
 type result struct {
@@ -133,7 +137,8 @@ func (l *Loader) insert(m modindex.Module) error {
 }
 
 // Devices loads drivers for what is there and for what appears, until ctx
-// ends; cold is closed when everything that was there at first has its driver.
+// ends; cold is closed when what was there at first has its driver. Disks and
+// the like are left for Rest.
 // The kernel's events, not waiting, tell of devices that a driver brings.
 func (l *Loader) Devices(ctx context.Context, cold chan<- struct{}) error {
 	events, err := listen()
@@ -165,16 +170,47 @@ func (l *Loader) Devices(ctx context.Context, cold chan<- struct{}) error {
 	}
 }
 
-// present loads drivers for all devices in sysfs.
+// present loads drivers for all devices in sysfs. Going through the buses is
+// much faster than walking all of /sys/devices.
 func (l *Loader) present() {
-	filepath.WalkDir("/sys/devices", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "modalias" {
-			if text, err := os.ReadFile(path); err == nil {
-				l.drive(string(text))
-			}
+	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias")
+	slices.SortStableFunc(files, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil {
+			l.drive(string(text))
 		}
-		return nil
-	})
+	}
+}
+
+// rank puts the buses first on which network cards are.
+func rank(file string) int {
+	bus, _, _ := strings.Cut(strings.TrimPrefix(file, "/sys/bus/"), "/")
+	if i := slices.Index([]string{"virtio", "pci", "vmbus", "xen", "usb"}, bus); i >= 0 {
+		return i
+	}
+	return 100
+}
+
+// canWait says whether a device is surely no way to the network: a PCI device
+// whose class is storage, display or multimedia. Probing disks takes seconds.
+func canWait(modalias string) bool {
+	if !strings.HasPrefix(modalias, "pci:") {
+		return false
+	}
+	_, class, _ := strings.Cut(modalias, "bc")
+	return strings.HasPrefix(class, "01") || strings.HasPrefix(class, "03") || strings.HasPrefix(class, "04")
+}
+
+// Rest loads what Devices has put off because no network needs it, and lets it
+// put off nothing more. It does not wait for the modules.
+func (l *Loader) Rest() {
+	l.mu.Lock()
+	later := l.later
+	l.later, l.rest = nil, true
+	l.mu.Unlock()
+	for _, modalias := range later {
+		l.match(modalias)
+	}
 }
 
 // drive loads, beside its caller, the modules for a modalias.
@@ -185,10 +221,17 @@ func (l *Loader) drive(modalias string) {
 	if !known {
 		l.seen[modalias] = true
 	}
-	l.mu.Unlock()
-	if known {
-		return
+	wait := !known && !l.rest && canWait(modalias)
+	if wait {
+		l.later = append(l.later, modalias)
 	}
+	l.mu.Unlock()
+	if !known && !wait {
+		l.match(modalias)
+	}
+}
+
+func (l *Loader) match(modalias string) {
 	for _, name := range l.ix.Match(modalias) {
 		l.jobs.Go(func() {
 			if err := l.load(name); err != nil {

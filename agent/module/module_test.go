@@ -75,3 +75,17 @@ func TestAddedAlias(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestCanWait(t *testing.T) {
+	for modalias, want := range map[string]bool{
+		"pci:v00008086d00007010sv00001AF4sd00001100bc01sc01i80": true,
+		"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00": false,
+		"pci:v00008086d00001237sv00001AF4sd00001100bc06sc00i00": false,
+		"virtio:d00000001v00001AF4":                             false,
+		"pci:":                                                  false,
+	} {
+		if canWait(modalias) != want {
+			t.Errorf("%s: %v", modalias, !want)
+		}
+	}
+}

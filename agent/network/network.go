@@ -32,8 +32,12 @@ func Up(ctx context.Context, mac net.HardwareAddr, log *slog.Logger) (*Lease, er
 	defer cancel()
 	updates := make(chan netlink.LinkUpdate, 64)
 	err := netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
-		ListExisting:  true,
-		ErrorCallback: func(err error) { log.Warn("interface events", "error", err) },
+		ListExisting: true,
+		ErrorCallback: func(err error) {
+			if ctx.Err() == nil {
+				log.Warn("interface events", "error", err)
+			}
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("no events about interfaces: %w", err)
