@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"muster/controller/api"
 	"muster/controller/api/apitest"
@@ -226,4 +228,31 @@ func FuzzBody(f *testing.F) {
 			}
 		}
 	})
+}
+
+// slow takes the deadline that is set for reading as an order to break off.
+type slow struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+	read     time.Time // the deadline while the body was read
+}
+
+func (s *slow) SetReadDeadline(t time.Time) error { s.deadline = t; return nil }
+
+func (s *slow) Read([]byte) (int, error) {
+	s.read = s.deadline
+	return 0, os.ErrDeadlineExceeded
+}
+
+// TestBodyHasATimeLimit: nobody can hold a request open by sending no body;
+// and an answer that comes slowly is not cut off by that limit.
+func TestBodyHasATimeLimit(t *testing.T) {
+	s := &slow{ResponseRecorder: httptest.NewRecorder()}
+	_, err := api.Body(s, httptest.NewRequest("PATCH", "/", s))
+	if code := fault.Status(err); code < 400 || code > 499 {
+		t.Errorf("the answer is %d, %v", code, err)
+	}
+	if in := time.Until(s.read); in <= 0 || in > 5*time.Minute || !s.deadline.IsZero() {
+		t.Errorf("the limit is %v, and afterwards %v", in, s.deadline)
+	}
 }
