@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -75,6 +76,9 @@ func (m *muster) show(ctx context.Context, spec *kind.Spec, docs []document, ful
 		if single && len(docs) == 1 {
 			return m.raw(docs[0].raw)
 		}
+		if m.output == formYAML && len(docs) > 0 {
+			return m.yamlList(docs)
+		}
 		raws := make([]json.RawMessage, len(docs))
 		for i, d := range docs {
 			raws[i] = d.raw
@@ -101,6 +105,20 @@ func (m *muster) show(ctx context.Context, spec *kind.Spec, docs []document, ful
 		}
 	}
 	return nil
+}
+
+// yamlList writes a list item by item: ten thousand nodes as one tree would take
+// half a gigabyte.
+func (m *muster) yamlList(docs []document) error {
+	out := bufio.NewWriter(m.Stdout)
+	for _, d := range docs {
+		item, err := toYAML(list([]json.RawMessage{d.raw}))
+		if err != nil {
+			return err
+		}
+		out.Write(item) // Flush gives the error
+	}
+	return out.Flush()
 }
 
 // tableOf gives one row per object, of the columns that the kind declares.
