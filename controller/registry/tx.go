@@ -51,13 +51,11 @@ func uniqueKeys(spec *kind.Spec, obj kind.Object) map[string]string {
 // false where it cannot be one.
 func canonical(spec *kind.Spec, key, id string) (string, bool) {
 	f, _ := spec.Field(key)
-	raw, err := json.Marshal(id)
-	if err != nil {
+	if f.Format.Text == nil {
 		return "", false
 	}
-	value, err := f.Format.Parse(raw)
-	text, ok := value.(string)
-	return text, err == nil && ok
+	text, err := f.Format.Text(id)
+	return text, err == nil
 }
 
 // tx implements kind.Tx on a store transaction.

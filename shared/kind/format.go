@@ -38,7 +38,8 @@ func (v *Values) UnmarshalJSON(raw []byte) error {
 type Format struct {
 	Name   string
 	Parse  func(raw json.RawMessage) (any, error)
-	Values []string // where only these are allowed
+	Text   func(s string) (string, error) // the same for what is a string; nil for other formats
+	Values []string                       // where only these are allowed
 }
 
 // Bounds on what one field may hold.
@@ -50,7 +51,7 @@ const (
 
 // Parsed makes a format from a function on strings.
 func Parsed(name string, parse func(s string) (string, error)) Format {
-	return Format{Name: name, Parse: func(raw json.RawMessage) (any, error) {
+	return Format{Name: name, Text: parse, Parse: func(raw json.RawMessage) (any, error) {
 		s, err := str(raw)
 		if err != nil {
 			return nil, err
