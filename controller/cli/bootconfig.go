@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -25,7 +26,6 @@ type bootFiles struct {
 	progress                   progressFlag
 
 	open []upload
-	temp string // the archive that was built, to be removed
 }
 
 // upload is a file that is ready to be sent.
@@ -113,16 +113,20 @@ func (b *bootFiles) build() error {
 	if err != nil {
 		return err
 	}
-	defer tmp.Close()
-	b.temp = tmp.Name()
+	// Without a name it is gone with this program, however that ends.
+	b.open = append(b.open, upload{what: "initramfs", file: tmp})
+	if err := os.Remove(tmp.Name()); err != nil {
+		return err
+	}
 	r, err := initramfs.Modules(tmp, b.modules, initramfs.Options{Extra: b.extra, Firmware: b.firmware})
 	if err != nil {
 		return err
 	}
-	if err := b.add("initramfs", b.temp); err != nil {
+	packed, err := tmp.Seek(0, io.SeekCurrent)
+	if err != nil {
 		return err
 	}
-	packed := b.open[len(b.open)-1].size
+	b.open[len(b.open)-1].size = packed
 	fmt.Fprintf(b.m.Stderr, "modules of %s: %d packed (%s, compressed %s), %d in the kernel, %d firmware files\n",
 		printable(r.Release), len(r.Included), bytesText(r.Bytes), bytesText(packed), len(r.BuiltIn), len(r.Firmware))
 	fmt.Fprintf(b.m.Stderr, "packed: %s\n", printable(strings.Join(r.Included, " ")))
@@ -142,7 +146,7 @@ func (b *bootFiles) upload(ctx context.Context, id string) error {
 		return err
 	}
 	for _, u := range b.open {
-		if _, err := u.file.Seek(0, 0); err != nil {
+		if _, err := u.file.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
 		if err := b.m.send(ctx, c, client.Path(object.KindBootconfig, id, u.what), u, b.progress); err != nil {
@@ -170,9 +174,6 @@ func (b *bootFiles) close() {
 		u.file.Close()
 	}
 	b.open = nil
-	if b.temp != "" {
-		os.Remove(b.temp)
-	}
 }
 
 // bootconfigCommands are those of the boot configurations' own endpoints.
