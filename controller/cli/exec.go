@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -18,11 +17,11 @@ import (
 )
 
 // Bounds of exec: how many nodes at once unless --limit says otherwise, how
-// much standard input the head takes, and how long a line may get until it is
-// cut, in bytes.
+// much standard input is kept for several nodes, and how long a line may get
+// until it is cut, in bytes.
 const (
 	execAtOnce = 64
-	maxStdin   = 4 << 20 // as JSON it may have twice as many, the head takes 8 MiB
+	maxStdin   = 64 << 20
 	maxOutLine = 64 << 10
 )
 
@@ -99,7 +98,7 @@ func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
 		return err
 	}
 	if f.stdin {
-		if cmd.Stdin, err = m.input(); err != nil {
+		if cmd.Stdin, err = m.input(len(names)); err != nil {
 			return err
 		}
 	}
@@ -109,18 +108,20 @@ func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
 	return m.execMany(ctx, c, names, cmd, f.limit)
 }
 
-// input reads standard input as the API can carry it.
-func (m *muster) input() (string, error) {
+// input gives standard input to each of some nodes: to one as it comes, to
+// several from memory, since they do not read at the same pace.
+func (m *muster) input(nodes int) (func() io.Reader, error) {
+	if nodes == 1 {
+		return func() io.Reader { return m.Stdin }, nil
+	}
 	raw, err := io.ReadAll(io.LimitReader(m.Stdin, maxStdin+1))
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("standard input: %w", err)
+		return nil, fmt.Errorf("standard input: %w", err)
 	case len(raw) > maxStdin:
-		return "", fmt.Errorf("standard input has more than %d MiB: put it where the nodes can fetch it", maxStdin>>20)
-	case !utf8.Valid(raw):
-		return "", errors.New("standard input is not UTF-8 text: encode it, for instance with base64, and decode it on the node")
+		return nil, fmt.Errorf("standard input has more than %d MiB, which is too much for several nodes: put it where they can fetch it", maxStdin>>20)
 	}
-	return string(raw), nil
+	return func() io.Reader { return bytes.NewReader(raw) }, nil
 }
 
 func (m *muster) execOne(ctx context.Context, c *client.Client, name string, cmd client.Command) error {

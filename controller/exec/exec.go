@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"mime"
 	"net"
 	"net/http"
 	"strconv"
@@ -57,11 +58,40 @@ func (e *Exec) Routes() []api.Route {
 	}
 }
 
-// request is the body of exec.
+// request is the body of exec. With Content-Type application/octet-stream the
+// body is the command's input as it is, sent on as it comes, and the query has
+// the rest: cmd for the shell, or arg once for each word; timeout.
 type request struct {
 	Cmd     json.RawMessage `json:"cmd"`
 	Stdin   string          `json:"stdin"`
 	Timeout float64         `json:"timeout"` // seconds; 0 for none
+}
+
+const rawBody = "application/octet-stream"
+
+// read gives the request and the command's input.
+func read(w http.ResponseWriter, r *http.Request) (in request, stdin io.Reader, err error) {
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media != rawBody {
+		err = api.Decode(w, r, &in)
+		return in, strings.NewReader(in.Stdin), err
+	}
+	q := r.URL.Query()
+	if q.Has("cmd") {
+		in.Cmd, err = json.Marshal(q.Get("cmd"))
+	} else {
+		in.Cmd, err = json.Marshal(q["arg"])
+	}
+	if err != nil {
+		return in, nil, err
+	}
+	if text := q.Get("timeout"); text != "" {
+		if in.Timeout, err = strconv.ParseFloat(text, 64); err != nil {
+			return in, nil, fault.Invalidf("timeout: %q is not a number of seconds.", text)
+		}
+	}
+	// Output may come before all input was read.
+	http.NewResponseController(w).EnableFullDuplex() // HTTP/2 is so anyway
+	return in, r.Body, nil
 }
 
 // command reads cmd: a string is for the shell, a list is run as it is.
@@ -81,15 +111,15 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var in request
-	if err := api.Decode(w, r, &in); err != nil {
+	in, stdin, err := read(w, r)
+	if err != nil {
 		return err
 	}
 	cmd, err := command(in.Cmd)
 	if err != nil {
 		return err
 	}
-	if in.Timeout < 0 || in.Timeout > 1e9 {
+	if !(in.Timeout >= 0 && in.Timeout <= 1e9) {
 		return fault.Invalidf("timeout: %v is not a number of seconds.", in.Timeout)
 	}
 	cmd.By = api.CallerOf(r.Context()).Admin
@@ -106,7 +136,7 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 	// An aborted request closes the stream, which kills the command.
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	go feed(stream, in.Stdin)
+	go feed(stream, stdin)
 	exit, err := relay(w, stream)
 	if r.Context().Err() != nil {
 		return r.Context().Err()
@@ -133,17 +163,24 @@ func (e *Exec) open(ctx context.Context, node kind.Object, cmd wire.Exec) (net.C
 	return stream, err
 }
 
-// feed sends the whole input and its end. An error means that the stream is
-// gone, which the reading side reports.
-func feed(stream io.Writer, stdin string) {
-	for len(stdin) > 0 {
-		n := min(len(stdin), wire.MaxFrame)
-		if wire.WriteFrame(stream, wire.FrameStdin, []byte(stdin[:n])) != nil {
+// feed sends the input as it comes, and its end. An input that breaks off ends
+// the command: half of it must not pass for all.
+func feed(stream io.WriteCloser, stdin io.Reader) {
+	buf := make([]byte, wire.MaxFrame)
+	for {
+		n, err := stdin.Read(buf)
+		if n > 0 && wire.WriteFrame(stream, wire.FrameStdin, buf[:n]) != nil {
+			return // the stream is gone, which the reading side reports
+		}
+		if err == io.EOF {
+			wire.WriteFrame(stream, wire.FrameStdin, nil)
 			return
 		}
-		stdin = stdin[n:]
+		if err != nil {
+			stream.Close()
+			return
+		}
 	}
-	wire.WriteFrame(stream, wire.FrameStdin, nil)
 }
 
 // begin sends the answer's head, with a body whose length is open.

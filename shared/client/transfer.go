@@ -8,6 +8,8 @@ import (
 	"net/http"
 
 	"muster/shared/fault"
+	"net/url"
+	"strconv"
 )
 
 // Progress is told how many bytes have gone so far, from whatever goroutine
@@ -85,9 +87,33 @@ func (c *counted) Read(p []byte) (int, error) {
 
 // Command is what to run on a node.
 type Command struct {
-	Cmd     any     `json:"cmd"`               // string: for /bin/sh -c; []string: run as it is
-	Stdin   string  `json:"stdin,omitempty"`   // UTF-8
-	Timeout float64 `json:"timeout,omitempty"` // seconds; 0 for none
+	Cmd     any              `json:"cmd"`               // string: for /bin/sh -c; []string: run as it is
+	Timeout float64          `json:"timeout,omitempty"` // seconds; 0 for none
+	Stdin   func() io.Reader `json:"-"`                 // any bytes, sent as they come; called once per attempt
+}
+
+// request puts the command into a JSON body, or into the query where the body
+// is its input.
+func (cmd Command) request(path string) (request, error) {
+	rq := request{method: "PUT", path: path, kind: "application/json"}
+	if cmd.Stdin == nil {
+		in, err := encode(cmd)
+		rq.body, rq.size = rewindable(in), int64(len(in))
+		return rq, err
+	}
+	q := url.Values{}
+	switch c := cmd.Cmd.(type) {
+	case string:
+		q.Set("cmd", c)
+	case []string:
+		q["arg"] = c
+	}
+	if cmd.Timeout > 0 {
+		q.Set("timeout", strconv.FormatFloat(cmd.Timeout, 'g', -1, 64))
+	}
+	rq.path += "?" + q.Encode()
+	rq.body, rq.size, rq.kind = cmd.Stdin, -1, "application/octet-stream"
+	return rq, nil
 }
 
 // The trailers of an exec's answer.
@@ -104,11 +130,11 @@ var ErrNoStatus = errors.New("the head's answer broke off before the command's e
 // it comes. The command's own failure is no error but its status, with a word
 // on why it could not be run. Ending ctx kills the command.
 func (c *Client) Exec(ctx context.Context, node string, cmd Command, out io.Writer) (status int, why string, err error) {
-	in, err := encode(cmd)
+	rq, err := cmd.request(Path("node", node, "exec"))
 	if err != nil {
 		return 0, "", err
 	}
-	resp, err := c.do(ctx, request{method: "PUT", path: Path("node", node, "exec"), body: rewindable(in), size: int64(len(in)), kind: "application/json"})
+	resp, err := c.do(ctx, rq)
 	if err != nil {
 		return 0, "", err
 	}
