@@ -96,6 +96,7 @@ func start(version string) *machine {
 	}
 	m.log = slog.New(m.console)
 	m.commands = command.New(m.log)
+	debug.SetGCPercent(400) // memory is there, time is not
 	m.log.Info("muster-agent " + version)
 	for _, err := range errs {
 		m.log.Warn(err.Error())
@@ -113,13 +114,6 @@ func openConsole() *os.File {
 
 // prepare starts all that needs no network, and brings the network up.
 func (m *machine) prepare(ctx context.Context) {
-	go func() {
-		key, err := identity.NewKey()
-		if err != nil {
-			m.log.Warn("no key for a certificate", "error", err)
-		}
-		m.key <- key
-	}()
 	go m.reap()
 	m.drivers(ctx)
 	os.WriteFile("/proc/sys/kernel/panic", []byte(panicReboot), 0)
@@ -161,24 +155,34 @@ func (m *machine) standStill() {
 	}
 }
 
-// drivers loads modules: for devices beside everything else, and what every
-// boot needs after those, since the network is wanted first.
+// drivers loads modules: for devices first, since the network is waited for,
+// then what every boot needs. A key is made in between, while the DHCP server
+// thinks.
 func (m *machine) drivers(ctx context.Context) {
+	cold := make(chan struct{})
 	var err error
 	if m.modules, err = module.Open("/", m.log); err != nil {
 		m.log.Warn(err.Error())
 		m.modules = nil
-		m.common <- nil
-		return
+		close(cold)
+	} else {
+		go func() {
+			if err := m.modules.Devices(ctx, cold); err != nil {
+				m.log.Warn("drivers for devices that appear later are not loaded", "error", err)
+			}
+		}()
 	}
-	cold := make(chan struct{})
-	go func() {
-		if err := m.modules.Devices(ctx, cold); err != nil {
-			m.log.Warn("drivers for devices that appear later are not loaded", "error", err)
-		}
-	}()
 	go func() {
 		<-cold
+		key, err := identity.NewKey()
+		if err != nil {
+			m.log.Warn("no key for a certificate", "error", err)
+		}
+		m.key <- key
+		if m.modules == nil {
+			m.common <- nil
+			return
+		}
 		m.common <- m.modules.Common()
 	}()
 }

@@ -191,11 +191,12 @@ func rank(file string) int {
 	return 100
 }
 
-// canWait says whether a device is surely no way to the network: a PCI device
-// whose class is storage, display or multimedia. Probing disks takes seconds.
+// canWait says whether a device is surely no way to the network: a feature of
+// the processor, or a PCI device whose class is storage, display or multimedia.
+// Probing disks takes seconds.
 func canWait(modalias string) bool {
 	if !strings.HasPrefix(modalias, "pci:") {
-		return false
+		return strings.HasPrefix(modalias, "cpu:")
 	}
 	_, class, _ := strings.Cut(modalias, "bc")
 	return strings.HasPrefix(class, "01") || strings.HasPrefix(class, "03") || strings.HasPrefix(class, "04")
