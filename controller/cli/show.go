@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"muster/shared/client"
+	"muster/shared/hostlist"
 	"muster/shared/kind"
 )
 
@@ -65,7 +66,7 @@ func documents(raws []json.RawMessage) ([]document, error) {
 
 // byName sorts objects as people do.
 func byName(spec *kind.Spec, docs []document) {
-	slices.SortStableFunc(docs, func(a, b document) int { return natural(a.name(spec), b.name(spec)) })
+	slices.SortStableFunc(docs, func(a, b document) int { return hostlist.Compare(a.name(spec), b.name(spec)) })
 }
 
 // show writes objects: one by one in full, or as lines of a table. A single
@@ -172,7 +173,7 @@ func flatten(spec *kind.Spec, path string, v any, names map[string]string) [][]s
 		return [][]string{{path, cellText(spec, path, v, names)}}
 	}
 	var rows [][]string
-	for _, k := range slices.SortedFunc(maps.Keys(m), natural) {
+	for _, k := range slices.SortedFunc(maps.Keys(m), hostlist.Compare) {
 		rows = append(rows, flatten(spec, path+"."+k, m[k], names)...)
 	}
 	return rows
@@ -206,7 +207,7 @@ func cellText(spec *kind.Spec, path string, v any, names map[string]string) stri
 		return strings.Join(words, ",")
 	case map[string]any:
 		var words []string
-		for _, k := range slices.SortedFunc(maps.Keys(x), natural) {
+		for _, k := range slices.SortedFunc(maps.Keys(x), hostlist.Compare) {
 			words = append(words, k+"="+cellText(spec, "", x[k], names))
 		}
 		return strings.Join(words, " ")

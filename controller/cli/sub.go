@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster/shared/hostlist"
 	"muster/shared/kind"
 )
 
@@ -190,7 +191,7 @@ func entries(spec *kind.Spec, v any, refs map[string]string) [][]string {
 	var rows [][]string
 	switch v := v.(type) {
 	case map[string]any:
-		for _, key := range slices.SortedFunc(maps.Keys(v), natural) {
+		for _, key := range slices.SortedFunc(maps.Keys(v), hostlist.Compare) {
 			rows = append(rows, []string{key, cellText(spec, "", v[key], nil)})
 		}
 	case []any:

@@ -66,42 +66,6 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
-// natural compares names so that numbers in them count as numbers: n2 comes
-// before n10.
-func natural(a, b string) int {
-	for a != "" && b != "" {
-		x, y := digits(a), digits(b)
-		if x == 0 || y == 0 {
-			if a[0] != b[0] {
-				return int(a[0]) - int(b[0])
-			}
-			a, b = a[1:], b[1:]
-			continue
-		}
-		m, n := strings.TrimLeft(a[:x], "0"), strings.TrimLeft(b[:y], "0")
-		if len(m) != len(n) {
-			return len(m) - len(n)
-		}
-		if c := strings.Compare(m, n); c != 0 {
-			return c
-		}
-		if x != y { // the same number with more zeros
-			return x - y
-		}
-		a, b = a[x:], b[y:]
-	}
-	return len(a) - len(b)
-}
-
-// digits is how many bytes of decimal digits s begins with.
-func digits(s string) int {
-	n := 0
-	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
-		n++
-	}
-	return n
-}
-
 // distance is Levenshtein's: how many letters to change to make a into b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)

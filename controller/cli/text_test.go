@@ -9,16 +9,6 @@ import (
 	"time"
 )
 
-func TestNatural(t *testing.T) {
-	want := []string{"", "1", "01", "2", "10", "a", "n0", "n2", "n2x", "n02", "n10", "n10a2", "n10a10", "o1"}
-	got := slices.Clone(want)
-	slices.Reverse(got)
-	slices.SortFunc(got, natural)
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 func TestPrintable(t *testing.T) {
 	if got := printable("a\x1b[31m\nb\u009bc\u202ed\t"); got != "a [31m b c d" {
 		t.Errorf("got %q", got)

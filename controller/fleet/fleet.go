@@ -218,7 +218,10 @@ func (f *Fleet) Status(uid string) (map[string]any, error) {
 			out["reported"] = seconds(n.reported)
 		}
 	}
-	out["state"], out["since"] = short.State, short.Since
+	out["state"] = short.State
+	if short.Since != 0 {
+		out["since"] = short.Since
+	}
 	if short.Reason != "" {
 		out["reason"] = short.Reason
 	}

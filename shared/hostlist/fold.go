@@ -29,7 +29,7 @@ func Fold(names []string) string {
 	for _, g := range groups {
 		items = g.fold(items)
 	}
-	slices.SortFunc(items, func(a, b folded) int { return natural(a.first, b.first) })
+	slices.SortFunc(items, func(a, b folded) int { return Compare(a.first, b.first) })
 	var b strings.Builder
 	for i, it := range items {
 		if i > 0 {
@@ -190,8 +190,9 @@ func follows(a, b string) bool {
 	return len(b) == len(a) && b[:n-1] == a[:n-1] && b[n-1] == a[n-1]+1 && strings.Count(b[n:], "0") == nines
 }
 
-// natural compares names so that numbers in them count as numbers.
-func natural(a, b string) int {
+// Compare orders names so that numbers in them count as numbers: n2 comes
+// before n10.
+func Compare(a, b string) int {
 	i, j := 0, 0
 	for i < len(a) && j < len(b) {
 		if !isDigit(a[i]) || !isDigit(b[j]) {

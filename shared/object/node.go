@@ -59,8 +59,10 @@ func node() *kind.Spec {
 			kind.Field{Path: "hardware", Summary: "what the node is made of, as it last reported", Source: kind.Node, Format: kind.Shown("object")},
 			kind.Field{Path: "status", Summary: "the node's state and since when; all that it reported is under /node/<UID>/status", Source: kind.Node, Format: kind.Shown("object")},
 			kind.Field{Path: "status.state", Summary: "down, booting, up, failed or unknown", Source: kind.Node, Format: kind.Shown("text")},
+			kind.Field{Path: "status.since", Summary: "since when, in seconds since 1970", Source: kind.Node, Format: kind.Shown("time")},
+			kind.Field{Path: "status.reason", Summary: "why a boot failed", Source: kind.Node, Format: kind.Shown("text")},
 		),
-		Columns: []string{"name", "status.state", "ip", "mac", "type", "groups", "description"},
+		Columns: []string{"name", "status.state", "status.since", "ip", "mac", "type", "groups", "description"},
 		Prepare: placeNode,
 		Keys: func(obj kind.Object) map[string]string {
 			n := obj.(*Node)
