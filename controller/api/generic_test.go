@@ -80,6 +80,8 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 		return sample{[2]any{[]string{sshKey}, []string{strings.Replace(sshKey, "jo@desk", "jo@home", 1)}}, []any{"ssh-rsa nonsense", private, 5, []any{5}, []string{sshKey + "\n" + sshKey}}}
 	case "pattern":
 		return sample{[2]any{fmt.Sprintf("x%d-{}", n), fmt.Sprintf("x%d-{:03d}b", n)}, []any{"x", "{}", "x{}{}", "x{:3d}", "x{:03x}", "x {}", "x..{}", 5, nil, "", strings.Repeat("x", 60) + "{}"}}
+	case "selector":
+		return sample{[2]any{"up and h[ram_total] > 100GB", `name in n[0-3] or %gpu`}, []any{"up and", "idx[", "h[x] >", 5, nil, "", []string{"up"}}}
 	case "domain":
 		return sample{[2]any{"example.org", "a-b.c"}, []any{"-a", "a b", "a..b", 5, strings.Repeat("a", 64) + ".b"}}
 	}
@@ -150,10 +152,13 @@ func shown(h *apitest.Head, f *kind.Field, v any) any {
 
 func raw(h *apitest.Head, path string) string { return string(h.OK("GET", "/"+path, nil)) }
 
-// placed are fields that follow from the naming pool.
-func placed(f *kind.Field) []string {
-	if f.Path == "naming_pool" {
+// follows are the fields that follow from another one.
+func follows(f *kind.Field) []string {
+	switch f.Path {
+	case "naming_pool":
 		return []string{"name", "index", "ip", "hostname", "domain"}
+	case "selector":
+		return []string{"parsed"}
 	}
 	return nil
 }
@@ -172,7 +177,7 @@ func TestEveryFieldTakesWhatItDeclares(t *testing.T) {
 				} else {
 					want(t, after[f.Path], shown(h, &f, v))
 				}
-				others := append(placed(&f), f.Path)
+				others := append(follows(&f), f.Path)
 				want(t, without(after, others...), without(before, others...))
 				want(t, []any{after["last_modified_by"], after["last_modified_on"], after["uid"], after["created"]},
 					[]any{"somebody", apitest.HeadName, before["uid"], before["created"]})
@@ -182,7 +187,7 @@ func TestEveryFieldTakesWhatItDeclares(t *testing.T) {
 			}
 			if !f.Required { // null unsets it
 				h.OK("PATCH", "/"+p, apitest.Map{f.Path: nil})
-				want(t, without(h.Get(p), placed(&f)...), without(fresh, placed(&f)...))
+				want(t, without(h.Get(p), follows(&f)...), without(fresh, follows(&f)...))
 			}
 		}
 	})
@@ -303,7 +308,7 @@ func TestPutResets(t *testing.T) {
 			}
 			h.OK("PATCH", "/"+p, apitest.Map{f.Path: samples(t, spec, &f, 5).good[0]})
 			h.OK("PUT", "/"+p, body(t, spec, 0))
-			want(t, without(h.Get(p), placed(&f)...), without(fresh, placed(&f)...))
+			want(t, without(h.Get(p), follows(&f)...), without(fresh, follows(&f)...))
 		}
 	})
 }

@@ -30,6 +30,7 @@ import (
 	"muster/controller/library"
 	"muster/controller/naming"
 	"muster/controller/registry"
+	"muster/controller/selection"
 	"muster/controller/store/boltstore"
 	"muster/shared/object"
 	"muster/shared/service"
@@ -155,6 +156,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.library.Routes(),
 		info.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
+		(&selection.Selection{Objects: h.reg, Live: h.fleet}).Routes(),
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log}).Routes(),
 		h.bootRoutes(bh),
 	)

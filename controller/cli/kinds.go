@@ -98,7 +98,7 @@ func (k *kindVerbs) ls() *cobra.Command {
 	var s selection
 	use := "ls" + strings.NewReplacer("{", "[", "}", "]", "NAME…", "[NAME…]").Replace(k.words())
 	c := k.named(use, "List "+k.spec.Plural, &s, func(ctx context.Context, _ *cobra.Command, words []string) error {
-		if len(words) > 0 || len(s.sets) > 0 {
+		if len(words) > 0 || s.selector != "" || len(s.sets) > 0 {
 			return k.each(ctx, &s, words, false, false)
 		}
 		docs, err := listed(ctx, k.client, k.spec)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 
@@ -20,17 +21,19 @@ const atOnce = 32
 
 // selection is which nodes a command is for.
 type selection struct {
-	sets []string
-	all  bool
+	sets     []string
+	selector string
+	all      bool
 }
 
 func (s *selection) flags(c *cobra.Command, m *muster) {
 	c.Flags().StringArrayVarP(&s.sets, "nodes", "n", nil, "set of nodes, such as n[0-3,7]")
+	c.Flags().StringVarP(&s.selector, "selector", "s", "", "nodes by what they are, such as 'up and h[ram_total] > 100GB'")
 	c.Flags().BoolVarP(&s.all, "all", "a", false, "all nodes")
 	must(c.RegisterFlagCompletionFunc("nodes", m.completeNames(m.spec(object.KindNode))))
 }
 
-func (s *selection) given() bool { return s.all || len(s.sets) > 0 }
+func (s *selection) given() bool { return s.all || s.selector != "" || len(s.sets) > 0 }
 
 // single says whether the words are one plain name: what comes of it is then
 // shown as one object, not as a list.
@@ -53,6 +56,12 @@ func (m *muster) nodes(ctx context.Context, s *selection, words []string) ([]str
 		}
 		return m.allNodes(ctx)
 	}
+	if s.selector != "" {
+		if len(words) > 0 {
+			return nil, errors.New("--selector picks the nodes: leave the names out, or write them into it as name in n[0-3]")
+		}
+		return m.selected(ctx, s.selector)
+	}
 	var out []string
 	seen := map[string]bool{}
 	for _, w := range words {
@@ -68,9 +77,30 @@ func (m *muster) nodes(ctx context.Context, s *selection, words []string) ([]str
 		}
 	}
 	if len(out) == 0 {
-		return nil, errors.New("which nodes? Name them, give -n SET, or -a for all")
+		return nil, errors.New("which nodes? Name them, give -n SET, -s SELECTOR, or -a for all")
 	}
 	return out, nil
+}
+
+// selected gives the names of the nodes that a selector picks.
+func (m *muster) selected(ctx context.Context, selector string) ([]string, error) {
+	c, err := m.connect()
+	if err != nil {
+		return nil, err
+	}
+	var nodes []struct{ Name string }
+	if err := c.Call(ctx, "GET", client.Path("nodes", "select")+"?selector="+url.QueryEscape(selector), nil, &nodes); err != nil {
+		return nil, err
+	}
+	if len(nodes) == 0 {
+		return nil, fmt.Errorf("no node matches %s", selector)
+	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = n.Name
+	}
+	slices.SortFunc(names, hostlist.Compare)
+	return names, nil
 }
 
 func (m *muster) allNodes(ctx context.Context) ([]string, error) {

@@ -16,7 +16,7 @@ import (
 // new at each call, bound and checked.
 func All() []*kind.Spec {
 	specs := []*kind.Spec{
-		node(), attrib(), image(), bootconfig(), network(), namingpool(), admin(), cluster(),
+		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(), cluster(),
 	}
 	known := func(name string) bool {
 		return slices.ContainsFunc(specs, func(s *kind.Spec) bool { return s.Name == name })
@@ -37,6 +37,7 @@ const (
 	KindBootconfig = "bootconfig"
 	KindNet        = "net"
 	KindNamingpool = "namingpool"
+	KindDyngroup   = "dyngroup"
 	KindAdmin      = "admin"
 	KindCluster    = "cluster"
 )

@@ -20,6 +20,7 @@ import (
 	"muster/controller/api/apitest"
 	"muster/controller/exec"
 	"muster/controller/fleet"
+	"muster/controller/selection"
 	"muster/shared/wire"
 )
 
@@ -66,7 +67,7 @@ func Start(tb testing.TB, dir string) *Head {
 			if err != nil {
 				tb.Fatal(err)
 			}
-			return [][]api.Route{h.Fleet.Routes(), (&exec.Exec{Nodes: a.Registry, Agents: h.Fleet, Log: a.Logger}).Routes()}
+			return [][]api.Route{h.Fleet.Routes(), (&selection.Selection{Objects: a.Registry, Live: h.Fleet}).Routes(), (&exec.Exec{Nodes: a.Registry, Agents: h.Fleet, Log: a.Logger}).Routes()}
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
