@@ -13,14 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const (
+	minWorkers = 8
+	maxWorkers = 64
+)
+
 // Copy copies a tree with everything that a file system knows of it: owners,
 // modes, times, hard links, device nodes, holes, and with xattrs set the
 // extended attributes. The target must be an empty directory. File contents
-// are copied on all cores while one goroutine walks.
+// are copied while one goroutine walks, by more workers than there are cores:
+// each waits most of the time for the loop device.
 func Copy(from, to string, xattrs bool) error {
 	c := &copier{from: from, to: to, xattrs: xattrs, links: map[uint64]string{}, todo: make(chan file, 256)}
 	var workers sync.WaitGroup
-	for range runtime.NumCPU() {
+	for range min(max(4*runtime.NumCPU(), minWorkers), maxWorkers) {
 		workers.Go(c.work)
 	}
 	err := c.walk()
