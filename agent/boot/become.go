@@ -47,10 +47,7 @@ func (m *machine) become(ctx context.Context) error {
 	}
 	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes", plan.Image.Name, plan.Image.Size)})
 	m.stopBefore(ctx, wire.StepRoot)
-	if err := m.makeRoot(plan, image); err != nil {
-		return &failure{wire.StepRoot, err}
-	}
-	return nil
+	return &failure{wire.StepRoot, m.makeRoot(plan, image)}
 }
 
 // fetch pulls the image.
@@ -87,7 +84,7 @@ func (m *machine) stopBefore(ctx context.Context, step string) {
 	m.hold("")
 }
 
-// makeRoot makes the root and goes there.
+// makeRoot makes the root and goes there. If it returns, it is with an error.
 func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
 	if err := <-m.common; err != nil {
 		m.log.Warn("modules", "error", err)

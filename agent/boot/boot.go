@@ -276,7 +276,9 @@ func (m *machine) fail(step string, err error) {
 	}
 	m.hold(text)
 	m.log.Error("step "+step+" failed, it will be tried again", "error", err)
-	m.stamps.put(m.client, wire.Step{Step: step, Error: err.Error()})
+	if step != wire.StepAgent { // which is the call itself
+		m.stamps.put(m.client, wire.Step{Step: step, Error: err.Error()})
+	}
 }
 
 // hold notes why the boot does not go on; "" when it does.

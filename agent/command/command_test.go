@@ -250,6 +250,18 @@ func TestPTYInterruptAndEnd(t *testing.T) {
 	}
 }
 
+// A daemon that keeps the terminal open does not keep the command.
+func TestPTYBackgroundChild(t *testing.T) {
+	began := time.Now()
+	got := run(t, wire.Exec{Shell: "trap '' HUP; setsid sleep 30 & echo $!; exit 4", TTY: true}, "")
+	if time.Since(began) > 10*time.Second || got.exit.Status != 4 {
+		t.Errorf("%+v after %v", got.exit, time.Since(began))
+	}
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(got.stdout))); err == nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
 func TestLogin(t *testing.T) {
 	got := run(t, wire.Exec{Login: true, Env: []string{"TERM=dumb"}}, "echo I am $0\n")
 	if !strings.Contains(string(got.stdout), "I am -") {

@@ -79,7 +79,7 @@ func (r *Runner) start(e wire.Exec) (*process, error) {
 // connect makes pty or pipes, and gives the ends that only the child needs.
 func (p *process) connect(e wire.Exec) (theirs []*os.File, err error) {
 	if e.TTY {
-		master, slave, err := pty.Open()
+		master, slave, err := openPTY()
 		if err != nil {
 			return nil, fmt.Errorf("no pty: %w", err)
 		}
@@ -161,9 +161,33 @@ func (p *process) closeInput() {
 }
 
 func (p *process) resize(rows, cols uint16) {
-	if p.tty && rows > 0 && cols > 0 {
-		pty.Setsize(p.stdin, &pty.Winsize{Rows: rows, Cols: cols})
+	if !p.tty || rows == 0 || cols == 0 {
+		return
 	}
+	if conn, err := p.stdin.SyscallConn(); err == nil {
+		conn.Control(func(fd uintptr) {
+			unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+		})
+	}
+}
+
+// openPTY gives a pty whose master can be read with a deadline: a daemon may
+// keep the other end open for good.
+func openPTY() (master, slave *os.File, err error) {
+	blocking, slave, err := pty.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer blocking.Close()
+	fd, err := unix.FcntlInt(blocking.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		slave.Close()
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fd), "ptmx"), slave, nil
 }
 
 // prepare makes the command line, the environment and the directory.

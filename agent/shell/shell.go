@@ -28,9 +28,7 @@ func Names() []string {
 	for name := range tools() {
 		names = append(names, name)
 	}
-	for _, name := range builtins {
-		names = append(names, name)
-	}
+	names = append(names, builtins...)
 	slices.Sort(names)
 	return names
 }
@@ -41,12 +39,16 @@ var builtins = []string{"[", "echo", "false", "printf", "pwd", "test", "true"}
 // Main runs the shell or the tool that args[0] names, on the process's own
 // streams, and gives the exit status. ok is false when it names neither.
 func Main(args []string) (status int, ok bool) {
+	return call(env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, args)
+}
+
+func call(e env, args []string) (status int, ok bool) {
 	name := filepath.Base(strings.TrimPrefix(args[0], "-"))
 	switch {
 	case name == "sh":
-		return shell(args[1:]), true
+		return shell(e, args[1:]), true
 	case slices.Contains(builtins, name):
-		return script(context.Background(), name+` "$@"`, name, args[1:]), true
+		return script(context.Background(), e, name+` "$@"`, name, args[1:]), true
 	}
 	tool := tools()[name]
 	if tool == nil {
@@ -54,11 +56,11 @@ func Main(args []string) (status int, ok bool) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	return run(ctx, tool, env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}, append([]string{name}, args[1:]...)), true
+	return run(ctx, tool, e, append([]string{name}, args[1:]...)), true
 }
 
 // shell is sh [-c COMMAND [NAME [ARG…]] | FILE [ARG…]].
-func shell(args []string) int {
+func shell(e env, args []string) int {
 	for len(args) > 0 && (args[0] == "-l" || args[0] == "-i" || args[0] == "-e" || args[0] == "--") {
 		args = args[1:]
 	}
@@ -69,26 +71,28 @@ func shell(args []string) int {
 		if len(args) > 2 {
 			name, rest = args[2], args[3:]
 		}
-		return script(ctx, args[1], name, rest)
+		return script(ctx, e, args[1], name, rest)
 	case len(args) > 0 && strings.HasPrefix(args[0], "-"):
-		fmt.Fprintf(os.Stderr, "sh: %s is no option here; there are -c, -i and -l\n", args[0])
+		fmt.Fprintf(e.Stderr, "sh: %s is no option here; there are -c, -i and -l\n", args[0])
 		return 2
 	case len(args) > 0:
-		text, err := os.ReadFile(args[0])
+		text, err := os.ReadFile(e.path(args[0]))
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "sh:", err)
+			fmt.Fprintln(e.Stderr, "sh:", err)
 			return 127
 		}
-		return script(ctx, string(text), args[0], args[1:])
-	case term.IsTerminal(int(os.Stdin.Fd())):
-		return interactive()
+		return script(ctx, e, string(text), args[0], args[1:])
 	}
-	return stream(ctx, os.Stdin)
+	if tty, ok := e.Stdin.(*os.File); ok && term.IsTerminal(int(tty.Fd())) {
+		return interactive(e, tty)
+	}
+	return stream(ctx, e)
 }
 
-func newRunner(params []string) (*interp.Runner, error) {
+func newRunner(e env, params []string) (*interp.Runner, error) {
 	return interp.New(
-		interp.StdIO(os.Stdin, os.Stdout, os.Stderr),
+		interp.StdIO(e.Stdin, e.Stdout, e.Stderr),
+		interp.Dir(e.Dir),
 		interp.Params(append([]string{"--"}, params...)...),
 		interp.ExecHandlers(handle),
 	)
@@ -111,32 +115,32 @@ func handle(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 }
 
 // script runs a whole text.
-func script(ctx context.Context, text, name string, params []string) int {
-	r, err := newRunner(params)
+func script(ctx context.Context, e env, text, name string, params []string) int {
+	r, err := newRunner(e, params)
 	if err != nil {
-		return report(err)
+		return report(e, err)
 	}
 	prog, err := syntax.NewParser().Parse(strings.NewReader(text), name)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(e.Stderr, err)
 		return 2
 	}
-	return report(r.Run(ctx, prog))
+	return report(e, r.Run(ctx, prog))
 }
 
 // stream runs statements as they come from a pipe.
-func stream(ctx context.Context, in io.Reader) int {
-	r, err := newRunner(nil)
+func stream(ctx context.Context, e env) int {
+	r, err := newRunner(e, nil)
 	if err != nil {
-		return report(err)
+		return report(e, err)
 	}
 	status := 0
-	for stmt, err := range syntax.NewParser().StmtsSeq(in) {
+	for stmt, err := range syntax.NewParser().StmtsSeq(e.Stdin) {
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			fmt.Fprintln(e.Stderr, err)
 			return 2
 		}
-		status = report(r.Run(ctx, stmt))
+		status = report(e, r.Run(ctx, stmt))
 		if r.Exited() {
 			break
 		}
@@ -145,7 +149,7 @@ func stream(ctx context.Context, in io.Reader) int {
 }
 
 // report turns what a run gives into a status.
-func report(err error) int {
+func report(e env, err error) int {
 	var status interp.ExitStatus
 	switch {
 	case err == nil:
@@ -155,35 +159,35 @@ func report(err error) int {
 	case errors.Is(err, context.Canceled):
 		return 130
 	}
-	fmt.Fprintln(os.Stderr, "sh:", err)
+	fmt.Fprintln(e.Stderr, "sh:", err)
 	return 1
 }
 
 // interactive reads lines from a terminal until the end of input or exit.
-func interactive() int {
-	fd := int(os.Stdin.Fd())
+func interactive(e env, tty *os.File) int {
+	fd := int(tty.Fd())
 	cooked, err := term.GetState(fd)
 	if err != nil {
-		return stream(context.Background(), os.Stdin)
+		return stream(context.Background(), e)
 	}
 	defer term.Restore(fd, cooked)
 	// ^C is for commands, and must not end the shell in the moments between.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
-	r, err := newRunner(nil)
+	r, err := newRunner(e, nil)
 	if err != nil {
-		return report(err)
+		return report(e, err)
 	}
-	fmt.Println("This is the initramfs of muster. `tools` lists what there is, `resume` lets a held-up boot go on.")
+	fmt.Fprintln(e.Stdout, "This is the initramfs of muster. `tools` lists what there is, `resume` lets a held-up boot go on.")
 	screen := term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{eraser{os.Stdin}, os.Stdout}, "")
+	}{eraser{tty}, e.Stdout}, "")
 	status, text := 0, ""
 	for !r.Exited() {
 		screen.SetPrompt(prompt(r.Dir, text != ""))
 		line, err := readLine(screen, fd)
 		if err != nil {
-			fmt.Println()
+			fmt.Fprintln(e.Stdout)
 			break
 		}
 		prog, err := syntax.NewParser().Parse(strings.NewReader(text+line+"\n"), "")
@@ -193,11 +197,11 @@ func interactive() int {
 		}
 		text = ""
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			fmt.Fprintln(e.Stderr, err)
 			continue
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		status = report(r.Run(ctx, prog))
+		status = report(e, r.Run(ctx, prog))
 		stop()
 	}
 	return status
