@@ -171,6 +171,35 @@ func TestForgetCutsTheLink(t *testing.T) {
 	}
 }
 
+// TestLateHello has agents that said nothing yet when their node was disowned,
+// or deleted: what cut the node's links could not see theirs.
+func TestLateHello(t *testing.T) {
+	h := fleettest.Start(t, "")
+	for i, path := range []string{"/node/n0/identity", "/node/n1"} {
+		uid := h.Node(byte(i))
+		h.Fleet.OpenBoot(uid, addr)
+		key, _ := h.Fleet.Mint(uid, addr)
+		if _, err := h.Fleet.Enrol(t.Context(), uid, addr, wire.Enrol{Key: key, CSR: []byte("1")}); err != nil {
+			t.Fatal(err)
+		}
+		ws := h.Dial(uid)
+		h.OK("DELETE", path, nil)
+		h.Fleet.Prune()
+		if err := ws.WriteJSON(wire.Hello{InImage: true}); err != nil {
+			t.Fatal(err)
+		}
+		ws.SetReadDeadline(time.Now().Add(5 * time.Second)) // pings come every ten
+		for err := error(nil); err == nil; {
+			if _, _, err = ws.ReadMessage(); websocket.IsUnexpectedCloseError(err, websocket.CloseAbnormalClosure) {
+				break
+			}
+			if e, ok := err.(interface{ Timeout() bool }); ok && e.Timeout() {
+				t.Fatalf("after DELETE %s the link stands", path)
+			}
+		}
+	}
+}
+
 func TestLongPoll(t *testing.T) {
 	h := fleettest.Start(t, "")
 	uid := h.Node(1)

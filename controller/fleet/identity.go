@@ -74,41 +74,35 @@ func (f *Fleet) OpenAt(addr netip.Addr) (uid string, ok bool) {
 
 // Mint gives the one-time key of a boot under way; ok is false when none is.
 // Asking again before it is used gives the same key: the answer may have been
-// lost.
+// lost. A key is on disk before it is given out.
 func (f *Fleet) Mint(uid string, addr netip.Addr) (key string, ok bool) {
 	f.mu.Lock()
-	n := f.get(uid)
-	id := &n.identity
+	id := &f.get(uid).identity
 	if !id.open(f.opt.Now()) || id.Addr != addr.String() {
 		f.mu.Unlock()
 		return "", false
 	}
-	if id.KeyHash != "" {
-		key = id.key
-		f.mu.Unlock()
-		return key, key != ""
+	if id.KeyHash == "" {
+		var random [24]byte
+		rand.Read(random[:])
+		id.key = base64.RawURLEncoding.EncodeToString(random[:])
+		id.KeyHash, id.Minted = hash(id.key), f.opt.Now()
 	}
-	var random [24]byte
-	rand.Read(random[:])
-	id.key = base64.RawURLEncoding.EncodeToString(random[:])
-	id.KeyHash, id.Minted = hash(id.key), f.opt.Now()
 	key = id.key
 	f.mu.Unlock()
+	if key == "" { // minted before the head started anew
+		return "", false
+	}
 	if err := f.save(context.Background(), uid); err != nil {
 		f.opt.Log.Error("a boot key could not be stored", "node", uid, "error", err)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if n.identity.key == key {
-			n.identity.key, n.identity.KeyHash = "", "" // it was never given out
-		}
-		return "", false
+		return "", false // asking again tries again
 	}
 	return key, true
 }
 
-// Enrol trades a key for a certificate. The key is spent before the
-// certificate is made, and the certificate is on disk as the node's only one
-// before it is given out.
+// Enrol trades a key for a certificate, which is on disk as the node's only
+// one, and the key with it as spent, before it is given out. Where the disk
+// does not take it, the key stays good and the former certificate too.
 func (f *Fleet) Enrol(ctx context.Context, uid string, addr netip.Addr, e wire.Enrol) (wire.Enrolled, error) {
 	f.mu.Lock()
 	n := f.get(uid)
@@ -129,10 +123,17 @@ func (f *Fleet) Enrol(ctx context.Context, uid string, addr netip.Addr, e wire.E
 		f.mu.Unlock()
 		return wire.Enrolled{}, err
 	}
+	was := n.identity
 	n.identity = identity{Serial: serial}
 	f.touch(uid, n)
 	f.mu.Unlock()
-	if err := f.save(ctx, uid); err != nil {
+	// A client that goes away must not leave it open whether the key was used.
+	if err := f.save(context.WithoutCancel(ctx), uid); err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n.identity == (identity{Serial: serial}) {
+			n.identity = was
+		}
 		return wire.Enrolled{}, err
 	}
 	f.opt.Log.Info("node enrolled", "node", uid, "address", addr)

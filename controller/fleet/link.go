@@ -43,6 +43,7 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 	if !websocket.IsWebSocketUpgrade(r) {
 		return fault.Invalidf("This path takes only a websocket.")
 	}
+	serial := f.serial(uid)
 	up := websocket.Upgrader{HandshakeTimeout: helloTime, ReadBufferSize: 4096, WriteBufferSize: 4096}
 	ws, err := up.Upgrade(w, r, nil)
 	if err != nil {
@@ -60,7 +61,9 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer session.Close()
 	l := &link{session: session, inImage: hello.InImage, agent: hello.Agent}
-	f.attach(uid, l, hello)
+	if !f.attach(uid, serial, l, hello) {
+		return nil
+	}
 	defer f.detach(uid, l)
 	for {
 		// Version 1 has no streams from the agent: refuse what comes.
@@ -100,11 +103,29 @@ func muxConfig(log *slog.Logger) *yamux.Config {
 	return c
 }
 
-// attach makes l the node's link; one that it had before is closed: an agent
-// that lost its link learns of it before the head does.
-func (f *Fleet) attach(uid string, l *link, hello wire.Hello) {
+// serial is that of the certificate which speaks for a node, "" for none.
+func (f *Fleet) serial(uid string) string {
 	f.mu.Lock()
-	n := f.get(uid)
+	defer f.mu.Unlock()
+	if n := f.nodes[uid]; n != nil {
+		return n.identity.Serial
+	}
+	return ""
+}
+
+// attach makes l the node's link; one that it had before is closed: an agent
+// that lost its link learns of it before the head does. It does not where the
+// node was deleted, or got another identity, while the agent was greeted:
+// those who did that have cut the links that they found.
+func (f *Fleet) attach(uid, serial string, l *link, hello wire.Hello) bool {
+	f.mu.Lock()
+	_, exists := f.opt.Nodes.Look().Get(object.KindNode, uid)
+	n := f.nodes[uid]
+	if !exists || n == nil && serial != "" || n != nil && n.identity.Serial != serial {
+		f.mu.Unlock()
+		return false
+	}
+	n = f.get(uid)
 	old := n.link
 	n.link = l
 	if l.inImage {
@@ -119,6 +140,7 @@ func (f *Fleet) attach(uid string, l *link, hello wire.Hello) {
 	if old != nil {
 		old.session.Close()
 	}
+	return true
 }
 
 func (f *Fleet) detach(uid string, l *link) {
@@ -147,14 +169,16 @@ func (f *Fleet) Open(ctx context.Context, uid string, h wire.Header) (net.Conn, 
 	if err != nil {
 		return nil, f.absent(uid)
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		stream.SetWriteDeadline(deadline)
+	// A header may be longer than what an agent that hangs takes unread.
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	err = wire.WriteHeader(stream, h)
+	if !stop() {
+		return nil, ctx.Err()
 	}
-	if err := wire.WriteHeader(stream, h); err != nil {
+	if err != nil {
 		stream.Close()
 		return nil, f.absent(uid)
 	}
-	stream.SetWriteDeadline(time.Time{})
 	return stream, nil
 }
 

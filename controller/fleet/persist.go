@@ -14,6 +14,14 @@ import (
 // so that a status that changes every few seconds does not rewrite the rest.
 const prefix = store.Unlogged + "fleet/"
 
+// gather is how long the writer lets more come in, so that one transaction
+// takes all of it; pause how long it waits after one that failed: a full disk
+// stays full for a while.
+const (
+	gather = 500 * time.Millisecond
+	pause  = 5 * time.Second
+)
+
 // record is what is kept of a node besides its two reported sections.
 type record struct {
 	Boots    []boot    `json:"boots,omitempty"`
@@ -60,14 +68,20 @@ func (f *Fleet) Run(ctx context.Context) error {
 			return f.save(context.WithoutCancel(ctx), f.takeDirty()...)
 		case <-f.wake:
 		}
-		// Let more come in: one transaction then takes all of it.
-		select {
-		case <-ctx.Done():
-		case <-time.After(500 * time.Millisecond):
+		sleep(ctx, gather)
+		uids := f.takeDirty()
+		if err := f.save(context.WithoutCancel(ctx), uids...); err != nil {
+			f.opt.Log.Error("node states could not be stored, it will be tried again", "nodes", len(uids), "error", err)
+			f.stainAll(uids)
+			sleep(ctx, pause)
 		}
-		if err := f.save(context.WithoutCancel(ctx), f.takeDirty()...); err != nil {
-			f.opt.Log.Error("node states could not be stored", "error", err)
-		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 
@@ -82,31 +96,29 @@ func (f *Fleet) takeDirty() []string {
 	return uids
 }
 
-// save writes the records of some nodes; what is unknown is deleted.
+func (f *Fleet) stainAll(uids []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, uid := range uids {
+		f.stain(uid)
+	}
+}
+
+// save writes the records of some nodes; what is unknown is deleted. They are
+// taken as they are when the transaction's turn has come: several saves may be
+// under way, and the last to be written must not be an older one, which would
+// bring back a key that was used. So f.mu must not be held while the store is
+// waited for.
 func (f *Fleet) save(ctx context.Context, uids ...string) error {
 	if len(uids) == 0 {
 		return nil
 	}
-	values := make(map[string][]byte, 3*len(uids))
-	f.mu.Lock()
-	for _, uid := range uids {
-		key := prefix + uid + "/"
-		n := f.nodes[uid]
-		if n == nil {
-			values[key+"node"], values[key+"status"], values[key+"hardware"] = nil, nil, nil
-			continue
-		}
-		raw, err := json.Marshal(record{n.boots, n.identity, n.was, n.since, n.reported})
+	_, err := f.opt.Store.Update(ctx, func(tx store.Tx) error {
+		values, err := f.records(uids)
 		if err != nil {
-			f.mu.Unlock()
 			return err
 		}
-		values[key+"node"], values[key+"status"], values[key+"hardware"] = raw, n.status, n.hardware
-	}
-	f.mu.Unlock()
-	_, err := f.opt.Store.Update(ctx, func(tx store.Tx) error {
 		for key, value := range values {
-			var err error
 			if value == nil {
 				err = tx.Delete(key)
 			} else {
@@ -119,4 +131,25 @@ func (f *Fleet) save(ctx context.Context, uids ...string) error {
 		return nil
 	})
 	return err
+}
+
+// records gives what is to be stored of some nodes, nil for what is not to be.
+func (f *Fleet) records(uids []string) (map[string][]byte, error) {
+	values := make(map[string][]byte, 3*len(uids))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, uid := range uids {
+		key := prefix + uid + "/"
+		n := f.nodes[uid]
+		if n == nil {
+			values[key+"node"], values[key+"status"], values[key+"hardware"] = nil, nil, nil
+			continue
+		}
+		raw, err := json.Marshal(record{n.boots, n.identity, n.was, n.since, n.reported})
+		if err != nil {
+			return nil, err
+		}
+		values[key+"node"], values[key+"status"], values[key+"hardware"] = raw, n.status, n.hardware
+	}
+	return values, nil
 }

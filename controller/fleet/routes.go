@@ -66,7 +66,7 @@ func (f *Fleet) serveStep(w http.ResponseWriter, r *http.Request) error {
 	}
 	uid := api.CallerOf(r.Context()).Node
 	if s.Error != "" {
-		f.opt.Log.Warn("a boot step failed", "node", uid, "step", s.Step, "error", s.Error)
+		f.opt.Log.Warn("a boot step failed", "node", uid, "step", s.Step, "error", clip(s.Error))
 	}
 	f.Stamp(uid, s)
 	return api.OK(w)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -57,14 +58,18 @@ type Exit struct {
 
 // WriteHeader begins a stream.
 func WriteHeader(w io.Writer, h Header) error {
-	body, err := json.Marshal(h)
-	if err != nil {
+	frame := bytes.NewBuffer(make([]byte, 4)) // room for the length
+	e := json.NewEncoder(frame)
+	e.SetEscapeHTML(false) // which would make six bytes of each < and &
+	if err := e.Encode(h); err != nil {
 		return err
 	}
-	if len(body) > MaxHeader {
-		return fmt.Errorf("stream header of %d bytes, at most %d are taken", len(body), MaxHeader)
+	size := frame.Len() - 4
+	if size > MaxHeader {
+		return fmt.Errorf("stream header of %d bytes, at most %d are taken", size, MaxHeader)
 	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
+	binary.BigEndian.PutUint32(frame.Bytes(), uint32(size))
+	_, err := w.Write(frame.Bytes())
 	return err
 }
 
