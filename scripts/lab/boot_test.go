@@ -190,4 +190,3 @@ func (b *bench) switchOn(t *testing.T, spec lab.Spec) *lab.Machine {
 	}
 	return m
 }
-
