@@ -41,10 +41,6 @@ func Hardware(mac string) map[string]any {
 	h["gpus"] = gpus()
 	h["numa_nodes"] = count("/sys/devices/system/node/node[0-9]*")
 	h["uefi"] = count("/sys/firmware/efi") == 1
-	list, summary := packages("/")
-	if summary != nil {
-		h["packages"], h["packages_summary"] = list, summary
-	}
 	return h
 }
 

@@ -2,35 +2,24 @@ package report
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 )
 
 // maxPackages bounds the package list.
 const maxPackages = 8000
 
-// packages is what dpkg has installed below root, name → version, and a short
-// word on it for comparison: number and hash. Both are nil on a system without
-// dpkg.
-func packages(root string) (list map[string]string, summary map[string]any) {
+// packages is what dpkg has installed below root, name → version; empty on a
+// system without dpkg.
+func packages(root string) map[string]string {
 	f, err := os.Open(filepath.Join(root, "var/lib/dpkg/status"))
 	if err != nil {
-		return nil, nil
+		return map[string]string{}
 	}
 	defer f.Close()
-	list = parseDpkg(f)
-	sum := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(list)) {
-		fmt.Fprintf(sum, "%s %s\n", name, list[name])
-	}
-	return list, map[string]any{"count": len(list), "hash": hex.EncodeToString(sum.Sum(nil)[:8])}
+	return parseDpkg(f)
 }
 
 // parseDpkg reads dpkg's status file: paragraphs of "Field: value" lines. Lines

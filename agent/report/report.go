@@ -11,12 +11,12 @@
 package report
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -71,26 +71,30 @@ func (r *Reporter) Every(seconds int) {
 
 // Run reports until ctx ends.
 func (r *Reporter) Run(ctx context.Context) {
-	var hardware slowly
+	var seldom slowly
 	said := ""
 	for {
-		err := r.send.PutStatus(ctx, wire.Status{
-			Status:   Status(r.version, hardware.packages()),
-			Hardware: hardware.unsent(r.mac),
-		})
+		status := wire.Status{Status: Status(r.version)}
+		seldom.add(&status, r.mac)
+		err := r.send.PutStatus(ctx, status)
 		if ctx.Err() != nil {
 			return
 		}
 		next := r.untilBeat(time.Now())
 		if err == nil {
-			hardware.sent()
+			seldom.sent()
 			said = ""
 		} else {
 			if err.Error() != said {
 				r.log.Warn("the head did not take the status", "error", err)
 				said = err.Error()
 			}
-			if refused := (*head.Refused)(nil); !errors.As(err, &refused) {
+			refused := (*head.Refused)(nil)
+			switch {
+			case !errors.As(err, &refused):
+				next = min(next, retry)
+			case refused.Status == http.StatusConflict: // it does not have what it was to keep
+				seldom.forget()
 				next = min(next, retry)
 			}
 		}
@@ -98,7 +102,7 @@ func (r *Reporter) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-r.kick:
-			hardware.forget()
+			seldom.forget()
 		case <-time.After(next):
 		}
 	}
@@ -110,48 +114,52 @@ func (r *Reporter) untilBeat(now time.Time) time.Duration {
 	return now.Truncate(every).Add(every).Sub(now)
 }
 
-// slowly is what changes seldom: it is collected every few minutes and sent
+// slowly is what changes seldom: it is collected every few minutes, and sent
 // when it is not what the head has.
 type slowly struct {
-	looked  time.Time
-	now     map[string]any
-	sum     [sha256.Size]byte
-	has     [sha256.Size]byte // of what the head has
-	offered bool
+	looked             time.Time
+	hardware, packages item
 }
 
-// unsent gives the hardware if the head does not have it as it is.
-func (s *slowly) unsent(mac string) map[string]any {
-	if s.now == nil || time.Since(s.looked) > slow {
-		s.look(mac)
-	}
-	if s.offered = s.sum != s.has; s.offered {
-		return s.now
-	}
-	return nil
+// item is one such thing. Its value is kept only until the head has it.
+type item struct {
+	now      any
+	sum, has [sha256.Size]byte // of what was seen and of what the head has
 }
 
-func (s *slowly) look(mac string) {
-	s.now, s.looked = Hardware(mac), time.Now()
-	raw, err := json.Marshal(s.now)
-	if err == nil {
-		s.sum = sha256.Sum256(bytes.TrimSpace(raw))
+func (i *item) see(v any) {
+	i.now = v
+	if raw, err := json.Marshal(v); err == nil {
+		i.sum = sha256.Sum256(raw)
 	}
-	debug.FreeOSMemory() // package lists are large for a moment
 }
 
+func (i *item) news() bool { return i.sum != i.has }
+
+// add puts into a report what the head does not have as it is.
+func (s *slowly) add(to *wire.Status, mac string) {
+	if time.Since(s.looked) > slow {
+		s.looked = time.Now()
+		s.hardware.see(Hardware(mac))
+		s.packages.see(packages("/"))
+		debug.FreeOSMemory() // package lists are large for a moment
+	}
+	if s.hardware.news() {
+		to.Hardware = s.hardware.now.(map[string]any)
+	}
+	if s.packages.news() {
+		to.Status["packages"] = s.packages.now
+	} else {
+		to.Keep = []string{"packages"}
+	}
+}
+
+// sent notes that the head has all of it.
 func (s *slowly) sent() {
-	if s.offered {
-		s.has = s.sum
+	for _, i := range []*item{&s.hardware, &s.packages} {
+		i.has, i.now = i.sum, nil
 	}
 }
 
-func (s *slowly) forget() { s.has = [sha256.Size]byte{} }
-
-// packages is the short word on packages that the status has.
-func (s *slowly) packages() any {
-	if s.now == nil {
-		return nil
-	}
-	return s.now["packages_summary"]
-}
+// forget makes all of it be collected and sent again.
+func (s *slowly) forget() { *s = slowly{} }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +48,7 @@ func formatKiB(n uint64) string {
 }
 
 func TestStatusOfThisMachine(t *testing.T) {
-	s := Status("test", nil)
+	s := Status("test")
 	for _, key := range []string{"uptime", "load_avg", "ram_free", "ram_available", "kernel", "boot_id", "filesystems", "network", "os", "hostname"} {
 		if s[key] == nil || s[key] == "" {
 			t.Errorf("%s is missing", key)
@@ -91,6 +92,7 @@ func TestRunSendsHardwareOnceAndAgainToANewHead(t *testing.T) {
 type flaky struct {
 	mu   sync.Mutex
 	fail int
+	with error // how it fails; the head is away where nil
 	got  chan wire.Status
 }
 
@@ -98,6 +100,10 @@ func (f *flaky) PutStatus(_ context.Context, s wire.Status) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail--; f.fail >= 0 {
+		if f.with != nil {
+			f.got <- s
+			return f.with
+		}
 		return errors.New("head is away")
 	}
 	f.got <- s
@@ -113,6 +119,32 @@ func TestUnsentHardwareIsSentLater(t *testing.T) {
 	go r.Run(ctx)
 	if s := <-f.got; s.Hardware == nil {
 		t.Error("the first report that got through has no hardware")
+	}
+}
+
+// Packages come once, and again to a head that says it has none to keep.
+func TestPackagesAreKept(t *testing.T) {
+	f := &flaky{got: make(chan wire.Status, 10)}
+	r := New(f, "test", "", slog.New(slog.DiscardHandler))
+	r.every.Store(int64(50 * time.Millisecond))
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go r.Run(ctx)
+	sends := func(s wire.Status) bool { return s.Status["packages"] != nil }
+	keeps := func(s wire.Status) bool { return slices.Equal(s.Keep, []string{"packages"}) }
+	if s := <-f.got; !sends(s) || keeps(s) {
+		t.Errorf("the first report keeps %v", s.Keep)
+	}
+	if s := <-f.got; sends(s) || !keeps(s) {
+		t.Errorf("the second report keeps %v", s.Keep)
+	}
+	f.mu.Lock()
+	f.fail, f.with = 1, &head.Refused{Status: 409, Reason: "nothing to keep"}
+	f.mu.Unlock()
+	for { // what was under way, the one that is refused, and then all again
+		if s := <-f.got; sends(s) {
+			break
+		}
 	}
 }
 

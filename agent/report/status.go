@@ -24,15 +24,12 @@ const (
 
 // Status is how the node is at this moment. What cannot be found out is left
 // out.
-func Status(version string, packages any) map[string]any {
+func Status(version string) map[string]any {
 	s := map[string]any{
 		"agent_version": version,
 		"time":          float64(time.Now().UnixMilli()) / 1000,
 		"kernel":        firstLine("/proc/sys/kernel/osrelease"),
 		"boot_id":       BootID(),
-	}
-	if packages != nil {
-		s["packages"] = packages
 	}
 	if up, err := host.Uptime(); err == nil {
 		s["uptime"] = up
