@@ -94,7 +94,7 @@ func (a *agentArchive) run(ctx context.Context) error {
 	if !a.recall() {
 		if err := a.pack(); err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
-				err = fmt.Errorf("the agent %s is missing: install it there, or name it with --agent", a.program)
+				err = fmt.Errorf("the agent %s is missing: install it there, or name it with --agent, and restart the head", a.program)
 			}
 			a.set("", err)
 			a.log.Error("no machine can boot: the agent could not be packed", "error", err)
@@ -118,5 +118,8 @@ func (a *agentArchive) pack() error {
 	defer release()
 	a.set(f.SHA256, nil)
 	a.log.Info("packed the agent", "bytes", size, "took", time.Since(start).Round(time.Millisecond))
-	return os.WriteFile(a.note, []byte(stamp+" "+f.SHA256+"\n"), 0o600)
+	if err := os.WriteFile(a.note, []byte(stamp+" "+f.SHA256+"\n"), 0o600); err != nil {
+		a.log.Warn("the next start has to pack the agent again", "error", err)
+	}
+	return nil
 }

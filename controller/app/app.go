@@ -176,6 +176,15 @@ func (h *Head) Run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	parts := []service.Part{
+		{Name: "objects", Run: func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-done: // reads would show what was, from here on
+				done <- nil
+				return err
+			}
+		}},
 		{Name: "agent archive", Run: h.agent.run},
 		{Name: "fleet", Run: h.fleet.Run},
 		{Name: "changes", Run: h.follow},

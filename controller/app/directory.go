@@ -152,11 +152,19 @@ func (d *directory) Boot(uid string) (wire.Boot, error) {
 		return b, nil
 	}
 	b.Style = bc.Style()
-	if problems := d.library.Problems(bc); len(problems) > 0 {
+	problems := d.library.Problems(bc)
+	if b.Style == object.StyleNext {
+		problems = []string{"its style is next now, which boots no image: boot the machine again"}
+	}
+	// What was an image a moment ago may be deleted by now.
+	img, ok := d.reg.Look().Get(object.KindImage, bc.Image)
+	if len(problems) == 0 && (!ok || img.(*object.Image).Squash() == nil) {
+		problems = []string{"its image is being changed"}
+	}
+	if len(problems) > 0 {
 		b.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
 		return b, nil
 	}
-	img, _ := d.reg.Look().Get(object.KindImage, bc.Image)
 	image := img.(*object.Image)
 	f := image.Squash()
 	b.Image = &wire.Image{Name: image.Name, UID: image.UID, SHA256: f.SHA256, Size: f.Size}
