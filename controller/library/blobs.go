@@ -144,8 +144,9 @@ func (b *Blobs) keep(digest string) (release func()) {
 	})
 }
 
-// Sweep removes the files that used does not name. Those younger than grace
-// stay: a node may be fetching what was replaced a moment ago.
+// Sweep removes the files that used does not name. Those that were uploaded
+// within grace stay. A node that is fetching a file that was replaced keeps
+// what it has open; if it has to ask again it is refused, and gets today's.
 func (b *Blobs) Sweep(ctx context.Context, used func() map[string]bool, grace time.Duration, now time.Time) (removed int, err error) {
 	files, err := filepath.Glob(filepath.Join(b.dir, "??", "*"))
 	if err != nil {
@@ -156,20 +157,24 @@ func (b *Blobs) Sweep(ctx context.Context, used func() map[string]bool, grace ti
 		if ctx.Err() != nil {
 			return removed, ctx.Err()
 		}
-		digest := filepath.Base(path)
-		info, err := os.Stat(path)
-		if err != nil || inUse[digest] || now.Sub(info.ModTime()) < grace {
-			continue
+		if digest := filepath.Base(path); !inUse[digest] && b.removeOld(digest, path, now.Add(-grace)) {
+			removed++
 		}
-		b.mu.Lock()
-		if b.kept[digest] == 0 {
-			if err := os.Remove(path); err == nil {
-				removed++
-			}
-		}
-		b.mu.Unlock()
 	}
 	return removed, nil
+}
+
+// removeOld removes a file from before a time that nobody keeps. Its age is
+// looked at under the lock: an upload of the same content makes it young before
+// it lets go of it.
+func (b *Blobs) removeOld(digest, path string, before time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	info, err := os.Stat(path)
+	if err != nil || b.kept[digest] > 0 || info.ModTime().After(before) {
+		return false
+	}
+	return os.Remove(path) == nil
 }
 
 func isDisk(err error) bool {

@@ -97,7 +97,7 @@ func (l *Library) Routes() []api.Route {
 }
 
 // Sweeping: often enough to give back room within a working day, seldom enough
-// not to matter; the grace covers the longest pull of a replaced image.
+// not to matter.
 const (
 	sweepEvery = time.Hour
 	sweepGrace = 2 * time.Hour
