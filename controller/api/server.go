@@ -13,7 +13,7 @@ import (
 	"muster/shared/fault"
 )
 
-// Handler serves routes. It is the one place where a caller is checked against
+// handler serves routes. It is the one place where a caller is checked against
 // a route's permission and where an error becomes an answer.
 type handler struct {
 	mux  *http.ServeMux

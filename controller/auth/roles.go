@@ -32,17 +32,6 @@ func Roles() []Role {
 	}
 }
 
-// KnownRole says whether the table has a role of that name. Others may be
-// given to an admin, for instance by a newer head; they grant nothing.
-func KnownRole(name string) bool {
-	for _, r := range Roles() {
-		if r.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
 // grants turns lists of role names into permissions. The sets are shared by
 // all callers: nobody may change one.
 type grants struct {

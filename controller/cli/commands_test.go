@@ -113,7 +113,7 @@ func serveStream(stream net.Conn, node string) {
 		defer input.Close()
 		copyInput(input, stream)
 	}()
-	err = wait()
+	wait() // how it ended is in ProcessState
 	status := cmd.ProcessState.ExitCode()
 	if status < 0 {
 		status = 255

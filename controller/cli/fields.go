@@ -174,7 +174,7 @@ func encode(s shape, refs bool, values []string) (json.RawMessage, error) {
 
 func isJSONNumber(text string) bool {
 	var n json.Number
-	return strings.IndexAny(text, "\" \t\r\n") < 0 && text != "null" && json.Unmarshal([]byte(text), &n) == nil
+	return !strings.ContainsAny(text, "\" \t\r\n") && text != "null" && json.Unmarshal([]byte(text), &n) == nil
 }
 
 // encodeList takes entries one per value, names also with commas between them,

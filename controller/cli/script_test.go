@@ -57,7 +57,6 @@ func TestScripts(t *testing.T) {
 type head struct {
 	data        string
 	HTTP, HTTPS string
-	agents      int
 }
 
 func startHead(t testing.TB, atEnd func(func())) *head {

@@ -52,18 +52,6 @@ func (d document) name(spec *kind.Spec) string {
 	return spec.Name
 }
 
-// documents decodes what the head sent.
-func documents(raws []json.RawMessage) ([]document, error) {
-	out := make([]document, len(raws))
-	for i, raw := range raws {
-		var err error
-		if out[i], err = parseDocument(raw); err != nil {
-			return nil, fmt.Errorf("the head sent an object of another form than this program knows: %w", err)
-		}
-	}
-	return out, nil
-}
-
 // byName sorts objects as people do.
 func byName(spec *kind.Spec, docs []document) {
 	slices.SortStableFunc(docs, func(a, b document) int { return hostlist.Compare(a.name(spec), b.name(spec)) })

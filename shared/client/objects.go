@@ -44,11 +44,6 @@ func (c *Client) Patch(ctx context.Context, kind, id string, fields any) error {
 	return c.Call(ctx, "PATCH", object(kind, id), fields, nil)
 }
 
-// Put replaces the whole object.
-func (c *Client) Put(ctx context.Context, kind, id string, fields any) error {
-	return c.Call(ctx, "PUT", object(kind, id), fields, nil)
-}
-
 // Delete deletes it for good.
 func (c *Client) Delete(ctx context.Context, kind, id string) error {
 	return c.Call(ctx, "DELETE", object(kind, id), nil, nil)
