@@ -177,6 +177,9 @@ func Pinned(hash, host string, found func(*x509.Certificate)) *tls.Config {
 // verify checks a server's chain against an authority, as of the moment when
 // the server's certificate began to be valid.
 func verify(chain []*x509.Certificate, ca *x509.Certificate, host string) error {
+	if len(chain) == 0 {
+		return errors.New("the server showed no certificate")
+	}
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(ca)
 	for _, c := range chain[1:] {
