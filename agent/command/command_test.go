@@ -238,9 +238,16 @@ func TestPTY(t *testing.T) {
 }
 
 func TestPTYInterruptAndEnd(t *testing.T) {
-	s := begin(t, wire.Exec{Shell: "echo ready; sleep 30", TTY: true})
-	buf := make([]byte, wire.MaxFrame)
-	wire.ReadFrame(s, buf)
+	s := begin(t, wire.Exec{Argv: []string{"cat"}, TTY: true})
+	wire.WriteFrame(s, wire.FrameStdin, []byte("x\n"))
+	seen := ""
+	for buf := make([]byte, wire.MaxFrame); strings.Count(seen, "x") < 2; { // the terminal's echo and cat's output
+		_, p, err := wire.ReadFrame(s, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen += string(p)
+	}
 	wire.WriteFrame(s, wire.FrameStdin, []byte{3})
 	if got := s.finish(t); got.exit.Status != 130 {
 		t.Errorf("^C gave %+v, want 130", got.exit)

@@ -183,7 +183,7 @@ func interactive(e env, tty *os.File) int {
 		io.Writer
 	}{eraser{tty}, e.Stdout}, "")
 	status, text := 0, ""
-	for !r.Exited() {
+	for {
 		screen.SetPrompt(prompt(r.Dir, text != ""))
 		line, err := readLine(screen, fd)
 		if err != nil {
@@ -202,7 +202,11 @@ func interactive(e env, tty *os.File) int {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		status = report(e, r.Run(ctx, prog))
+		interrupted := ctx.Err() != nil
 		stop()
+		if r.Exited() && !interrupted { // an interrupt looks like an exit
+			break
+		}
 	}
 	return status
 }

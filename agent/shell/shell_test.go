@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,24 +132,33 @@ func TestInteractive(t *testing.T) {
 	cmd := exec.Command(self)
 	cmd.Args[0] = "-sh"
 	cmd.Dir = t.TempDir()
-	tty, err := pty.Start(cmd)
+	blocking, err := pty.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer blocking.Close()
+	fd, err := syscall.Dup(int(blocking.Fd())) // blocking has no deadlines
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	tty := os.NewFile(uintptr(fd), "tty")
 	defer tty.Close()
-	var seen bytes.Buffer
+	seen := ""
 	expect := func(want string) {
 		t.Helper()
 		tty.SetReadDeadline(time.Now().Add(10 * time.Second))
 		buf := make([]byte, 4096)
-		for !strings.Contains(seen.String(), want) {
+		for !strings.Contains(seen, want) {
 			n, err := tty.Read(buf)
-			seen.Write(buf[:n])
+			seen += string(buf[:n])
 			if err != nil {
-				t.Fatalf("waiting for %q: %v, saw %q", want, err, seen.String())
+				t.Fatalf("waiting for %q: %v, saw %q", want, err, seen)
 			}
 		}
-		seen.Reset()
+		_, seen, _ = strings.Cut(seen, want)
 	}
 	expect("# ")
 	tty.WriteString("echo $((6*7))\r")
