@@ -118,15 +118,16 @@ type Directory interface {
 var ErrNotAccepted = errors.New("new nodes are not accepted: set accept_new_nodes on the cluster, or create the node")
 
 // Journal remembers how far each machine has come. It drops stamps that repeat
-// the one before, and the stamps firmware and kernel of a machine that has no
-// open boot: any user of a running node can ask for its script.
+// the one before, and the stamps firmware and kernel of a machine that is up
+// and has no open boot: any user of a running node can ask for its script.
 type Journal interface {
 	// OpenBoot says that firmware got the address by DHCP: from now on one key
 	// may be minted for the node at this address. Again before that, it only
 	// renews.
 	OpenBoot(uid string, addr netip.Addr)
 	// Mint gives the one key of an open boot; not ok when none is open there or
-	// its key is already given. Letters, digits, - and _ only.
+	// its key was used. Asked again before that it may give the same one, for an
+	// answer that was lost. Letters, digits, - and _ only.
 	Mint(uid string, addr netip.Addr) (key string, ok bool)
 	Stamp(uid string, s wire.Step)
 }

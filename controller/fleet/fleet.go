@@ -4,7 +4,7 @@
 // This is telemetry, not configuration. It lives in memory, is written behind
 // in one batch at most a second later, and never passes through the registry.
 // The two things that may not be lost, which certificate speaks for a node and
-// which one-time key was given out, are on disk before they take effect. The
+// which one-time key it gets, are on disk before they are given out. The
 // package must not decide what a node boots (controller/boot) nor what runs on
 // it (controller/exec).
 package fleet

@@ -22,7 +22,6 @@ import (
 type link struct {
 	session *yamux.Session
 	inImage bool
-	agent   string // build version
 }
 
 // helloTime bounds the first messages of a link, maxHello their size, and
@@ -60,7 +59,7 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer session.Close()
-	l := &link{session: session, inImage: hello.InImage, agent: hello.Agent}
+	l := &link{session: session, inImage: hello.InImage}
 	if !f.attach(uid, serial, l, hello) {
 		return nil
 	}

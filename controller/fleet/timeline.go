@@ -62,6 +62,8 @@ func (n *node) begin() *boot {
 // Stamp notes a step of a node's boot. Asking for an address begins a new
 // boot, unless that is all that happened so far: firmware asks, and then iPXE
 // asks again. A step that says what the one before it said is not noted twice.
+// Firmware and kernel are stamped for anybody at the node's address who asks
+// for its script: for a machine that is up they count only while a boot is open.
 func (f *Fleet) Stamp(uid string, s wire.Step) {
 	s.Time = f.opt.Now()
 	s.Detail, s.Error = clip(s.Detail), clip(s.Error)
@@ -69,6 +71,9 @@ func (f *Fleet) Stamp(uid string, s wire.Step) {
 	defer f.mu.Unlock()
 	n := f.get(uid)
 	b := n.current()
+	if b != nil && b.done() && (s.Step == wire.StepFirmware || s.Step == wire.StepKernel) && !n.identity.open(s.Time) {
+		return
+	}
 	if b == nil || (s.Step == wire.StepDHCP && b.last().Step != wire.StepDHCP) || (b.done() && s.Step != wire.StepUp) {
 		b = n.begin()
 	}
