@@ -42,7 +42,8 @@ const (
 	settled = 10 * time.Second
 )
 
-// Config is what a link needs. Every field but TLS and Accepted is required.
+// Config is what a link needs. Every field but TLS,
+// Accepted and Probe is required.
 type Config struct {
 	Head   string      // http or https URL
 	TLS    *tls.Config // for https
@@ -53,6 +54,9 @@ type Config struct {
 	// Accepted is told what the head answered.
 	Accepted func(wire.Hello)
 	Log      *slog.Logger
+	// Probe is how often the head is asked for a sign of life, and how long it
+	// may take to give it: a dead one is noticed within twice that. 10 s when 0.
+	Probe time.Duration
 }
 
 // Run keeps the link until ctx ends, and returns when all streams have ended.
@@ -97,7 +101,7 @@ func (c *Config) once(ctx context.Context, streams *sync.WaitGroup) (accepted bo
 	if err != nil {
 		return false, fmt.Errorf("the head said no Hello: %w", err)
 	}
-	session, err := yamux.Server(wire.Conn(ws), muxConfig(c.Log))
+	session, err := yamux.Server(wire.Conn(ws), muxConfig(c.Log, c.Probe))
 	if err != nil {
 		return false, err
 	}
@@ -161,11 +165,13 @@ func (c *Config) greet(ws *websocket.Conn) (wire.Hello, error) {
 	return answer, nil
 }
 
-func muxConfig(log *slog.Logger) *yamux.Config {
+func muxConfig(log *slog.Logger, probe time.Duration) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.AcceptBacklog = 64
-	c.KeepAliveInterval = 10 * time.Second
-	c.ConnectionWriteTimeout = 10 * time.Second
+	if probe == 0 {
+		probe = 10 * time.Second
+	}
+	c.KeepAliveInterval, c.ConnectionWriteTimeout = probe, probe
 	c.StreamCloseTimeout = 30 * time.Second
 	c.LogOutput, c.Logger = nil, muxLog{log}
 	return c

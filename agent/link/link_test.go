@@ -34,7 +34,7 @@ func start(t *testing.T, url string, tls *tls.Config, log io.Writer) {
 	go func() {
 		defer close(done)
 		Run(ctx, Config{
-			Head: url, TLS: tls, Dialer: head.Dialer{Version: "test"}, Log: logger,
+			Head: url, TLS: tls, Probe: 500 * time.Millisecond, Dialer: head.Dialer{Version: "test"}, Log: logger,
 			Hello: func() wire.Hello { return wire.Hello{Agent: "test", BootID: "b", InImage: true} },
 			Serve: func(ctx context.Context, s net.Conn, h wire.Header) {
 				if h.Type == wire.StreamExec && h.Exec != nil {
@@ -101,6 +101,52 @@ func TestReconnect(t *testing.T) {
 		}
 		h.Sessions <- next
 	}
+}
+
+// A head that dies without a word, as when its power or the network fails.
+func TestDeadPeer(t *testing.T) {
+	h := headtest.New(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var silent atomic.Bool
+	go func() {
+		for {
+			agent, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer agent.Close()
+			head, err := net.Dial("tcp", h.Plain.Listener.Addr().String())
+			if err != nil {
+				return
+			}
+			defer head.Close()
+			forward := func(from, to net.Conn) {
+				buf := make([]byte, 4096)
+				for {
+					n, err := from.Read(buf)
+					if err != nil {
+						return
+					}
+					if !silent.Load() {
+						to.Write(buf[:n])
+					}
+				}
+			}
+			go forward(agent, head)
+			go forward(head, agent)
+		}
+	}()
+	log := make(lines, 100)
+	start(t, "http://"+l.Addr().String(), nil, log)
+	exec(t, <-h.Sessions, "true")
+	silent.Store(true)
+	log.wait(t, "no link to the head")
+	silent.Store(false)
+	exec(t, <-h.Sessions, "true")
 }
 
 func TestTLS(t *testing.T) {
@@ -207,7 +253,7 @@ func FuzzSession(f *testing.F) {
 			hostile.Write(data)
 			hostile.Close()
 		}()
-		session, err := yamux.Server(agent, muxConfig(slog.New(slog.DiscardHandler)))
+		session, err := yamux.Server(agent, muxConfig(slog.New(slog.DiscardHandler), 0))
 		if err != nil {
 			t.Fatal(err)
 		}
