@@ -248,9 +248,10 @@ func TestKeys(t *testing.T) {
 		}
 		return key
 	}
+	csr := "1"
 	enrol := func(uid, key string, from netip.Addr, reason string) {
 		t.Helper()
-		got, err := h.Fleet.Enrol(t.Context(), uid, from, wire.Enrol{Key: key, CSR: []byte("1")})
+		got, err := h.Fleet.Enrol(t.Context(), uid, from, wire.Enrol{Key: key, CSR: []byte(csr)})
 		if reason == "" && (err != nil || got.Node != uid || len(got.Chain) == 0) || reason != "" && (err == nil || !strings.Contains(err.Error(), reason)) {
 			t.Errorf("enrolling gave %v, %v, want %q", got, err, reason)
 		}
@@ -272,7 +273,14 @@ func TestKeys(t *testing.T) {
 	enrol(uid, key, addr, "")
 	expect(t, h.Fleet.Enrolled(uid), true)
 	expect(t, h.Fleet.CertValid(uid, "serial-1"), true)
+	csr = "another" // another's private key: what was spent stays spent
 	enrol(uid, key, addr, "used already")
+	csr = "1" // the same machine, whose answer was lost
+	enrol(uid, key, netip.MustParseAddr("10.0.0.9"), "another address")
+	enrol(uid, key, addr, "")
+	expect(t, h.Fleet.Enrolled(uid), true)
+	h.Clock.Add(time.Minute)
+	enrol(uid, key, addr, "expired")
 	mint(false) // it has booted
 	// The next boot: a new key, and the certificate stays until the new one is there.
 	h.Fleet.OpenBoot(uid, addr)
@@ -339,9 +347,9 @@ func TestKeyIsGoodOnce(t *testing.T) {
 	h.Fleet.OpenBoot(uid, addr)
 	key, _ := h.Fleet.Mint(uid, addr)
 	results := make(chan error, 20)
-	for range cap(results) {
+	for i := range cap(results) {
 		go func() {
-			_, err := h.Fleet.Enrol(t.Context(), uid, addr, wire.Enrol{Key: key, CSR: []byte("1")})
+			_, err := h.Fleet.Enrol(t.Context(), uid, addr, wire.Enrol{Key: key, CSR: fmt.Append(nil, i)})
 			results <- err
 		}()
 	}
@@ -366,7 +374,10 @@ func TestEnrolNeedsTLS(t *testing.T) {
 	}
 	srv := httptest.NewTLSServer(h.Server.Config.Handler)
 	defer srv.Close()
-	for _, status := range []int{200, 404} {
+	for _, status := range []int{200, 200, 404} { // again for a lost answer, until the key's minute is over
+		if status == 404 {
+			h.Clock.Add(time.Minute)
+		}
 		resp, err := srv.Client().Post(srv.URL+wire.PathEnrol, "application/json", strings.NewReader(string(body)))
 		if err != nil {
 			t.Fatal(err)

@@ -34,12 +34,19 @@ type identity struct {
 	KeyHash string    `json:"key_hash,omitempty"`
 	Minted  time.Time `json:"minted,omitzero"`
 
+	// Spent is the hash of the key and the request that Serial was given for:
+	// the answer may have been lost, and the same machine asks again.
+	Spent string `json:"spent,omitempty"`
+
 	key string // the key itself, only in memory, so that a repeated request gets the same
 }
 
+// fresh says whether a key that was minted then is still good.
+func fresh(minted, now time.Time) bool { return now.Sub(minted) < keyLife }
+
 func (i *identity) open(now time.Time) bool {
 	return !i.Opened.IsZero() && now.Sub(i.Opened) < bootWindow &&
-		(i.KeyHash == "" || now.Sub(i.Minted) < keyLife)
+		(i.KeyHash == "" || fresh(i.Minted, now))
 }
 
 // OpenBoot notes that a node's firmware was given this address: until it has
@@ -61,15 +68,32 @@ func (f *Fleet) OpenBoot(uid string, addr netip.Addr) {
 func (f *Fleet) OpenAt(addr netip.Addr) (uid string, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	uid, ok = f.windows[addr]
+	uid, n := f.bootsAt(addr)
+	return uid, n != nil && n.identity.open(f.opt.Now())
+}
+
+// enrolsAt gives the node that may enrol from an address: one whose boot is
+// open there, or whose key was spent less than a minute ago.
+func (f *Fleet) enrolsAt(addr netip.Addr) (uid string, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	uid, n := f.bootsAt(addr)
+	return uid, n != nil
+}
+
+// bootsAt finds the newest boot at an address, and forgets one that is over.
+// f.mu is held.
+func (f *Fleet) bootsAt(addr netip.Addr) (string, *node) {
+	uid, ok := f.windows[addr]
 	if !ok {
-		return "", false
+		return "", nil
 	}
-	if n := f.nodes[uid]; n == nil || !n.identity.open(f.opt.Now()) {
+	n, now := f.nodes[uid], f.opt.Now()
+	if n == nil || n.identity.Addr != addr.String() || !n.identity.open(now) && !fresh(n.identity.Minted, now) {
 		delete(f.windows, addr)
-		return "", false
+		return "", nil
 	}
-	return uid, true
+	return uid, n
 }
 
 // Mint gives the one-time key of a boot under way; ok is false when none is.
@@ -102,36 +126,31 @@ func (f *Fleet) Mint(uid string, addr netip.Addr) (key string, ok bool) {
 
 // Enrol trades a key for a certificate, which is on disk as the node's only
 // one, and the key with it as spent, before it is given out. Where the disk
-// does not take it, the key stays good and the former certificate too.
+// does not take it, the key stays good and the former certificate too. For the
+// rest of the key's minute the same request gets a certificate again: its
+// answer may have been lost, and is of no use without the private key.
 func (f *Fleet) Enrol(ctx context.Context, uid string, addr netip.Addr, e wire.Enrol) (wire.Enrolled, error) {
 	f.mu.Lock()
 	n := f.get(uid)
-	id := &n.identity
-	switch {
-	case id.KeyHash == "" || subtle.ConstantTimeCompare([]byte(hash(e.Key)), []byte(id.KeyHash)) != 1:
+	was, spent := n.identity, hash(e.Key+" "+string(e.CSR))
+	if err := was.takes(e.Key, spent, addr, f.opt.Now()); err != nil {
 		f.mu.Unlock()
-		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key was used already or is not of this node; boot again to get a new one.")
-	case id.Addr != addr.String():
-		f.mu.Unlock()
-		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key was made for another address than %s.", addr)
-	case !id.open(f.opt.Now()):
-		f.mu.Unlock()
-		return wire.Enrolled{}, fault.New(fault.Forbidden, "This one-time key has expired, it is good for %s; boot again to get a new one.", keyLife)
+		return wire.Enrolled{}, err
 	}
 	chain, serial, err := f.opt.Sign(e.CSR, uid, certLife)
 	if err != nil {
 		f.mu.Unlock()
 		return wire.Enrolled{}, err
 	}
-	was := n.identity
-	n.identity = identity{Serial: serial}
+	is := identity{Serial: serial, Addr: was.Addr, Minted: was.Minted, Spent: spent}
+	n.identity = is
 	f.touch(uid, n)
 	f.mu.Unlock()
 	// A client that goes away must not leave it open whether the key was used.
 	if err := f.save(context.WithoutCancel(ctx), uid); err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if n.identity == (identity{Serial: serial}) {
+		if n.identity == is {
 			n.identity = was
 		}
 		return wire.Enrolled{}, err
@@ -139,6 +158,22 @@ func (f *Fleet) Enrol(ctx context.Context, uid string, addr netip.Addr, e wire.E
 	f.opt.Log.Info("node enrolled", "node", uid, "address", addr)
 	return wire.Enrolled{Node: uid, Chain: chain}, nil
 }
+
+// takes says why an identity does not take a key, nil if it does.
+func (i *identity) takes(key, spent string, addr netip.Addr, now time.Time) error {
+	again := i.Spent != "" && equal(spent, i.Spent)
+	switch {
+	case !again && (i.KeyHash == "" || !equal(hash(key), i.KeyHash)):
+		return fault.New(fault.Forbidden, "This one-time key was used already or is not of this node; boot again to get a new one.")
+	case i.Addr != addr.String():
+		return fault.New(fault.Forbidden, "This one-time key was made for another address than %s.", addr)
+	case !fresh(i.Minted, now) || !again && !i.open(now):
+		return fault.New(fault.Forbidden, "This one-time key has expired, it is good for %s; boot again to get a new one.", keyLife)
+	}
+	return nil
+}
+
+func equal(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 // Enrolled says whether only its certificate speaks for a node now. While its
 // firmware boots it the address does, for the steps before it can enrol.

@@ -32,7 +32,7 @@ func (f *Fleet) serveEnrol(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	addr := api.CallerOf(r.Context()).Addr
-	uid, ok := f.OpenAt(addr)
+	uid, ok := f.enrolsAt(addr)
 	if !ok {
 		obj, found := f.opt.Nodes.Look().Find(object.KindNode, "ip", addr.String())
 		if !found {
