@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -173,8 +175,8 @@ func each(ctx context.Context, limit int, names []string, fn func(i int, name st
 	return errs
 }
 
-// report says which of the names failed, one line each, and gives the error
-// that ends the program; nil when none did.
+// report says which of the names failed, one line for each cause, and gives
+// the error that ends the program; nil when none did.
 func (m *muster) report(ctx context.Context, names []string, errs []error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -182,17 +184,38 @@ func (m *muster) report(ctx context.Context, names []string, errs []error) error
 	if err := unanimous(errs); err != nil {
 		return err
 	}
-	failed := false
-	for i, err := range errs {
-		if err != nil {
-			failed = true
-			m.complain(names[i] + ": " + err.Error())
-		}
+	lines := causes(names, errs)
+	for _, line := range lines {
+		m.complain(line)
 	}
-	if failed {
+	if len(lines) > 0 {
 		return status(1)
 	}
 	return nil
+}
+
+// causes gives a line for each cause of failure, with all the names that it
+// struck. The same cause may name each in its text.
+func causes(names []string, errs []error) []string {
+	const here = "\x00"
+	var order []string
+	struck := map[string][]string{}
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		word := regexp.MustCompile(`(^|[^\w.-])` + regexp.QuoteMeta(names[i]) + `($|\W)`)
+		cause := word.ReplaceAllString(err.Error(), "${1}"+here+"${2}")
+		if struck[cause] == nil {
+			order = append(order, cause)
+		}
+		struck[cause] = append(struck[cause], names[i])
+	}
+	for i, cause := range order {
+		set := hostlist.Fold(struck[cause])
+		order[i] = set + ": " + strings.ReplaceAll(cause, here, set)
+	}
+	return order
 }
 
 // unanimous gives the one error that all have in common, as when the head
