@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -151,6 +152,22 @@ func (b *bootFiles) upload(ctx context.Context, id string) error {
 		}
 		if err := b.m.send(ctx, c, client.Path(object.KindBootconfig, id, u.what), u, b.progress); err != nil {
 			return fmt.Errorf("%s: %w", u.what, err)
+		}
+	}
+	return b.warn(ctx, c, id)
+}
+
+// warn tells what the head found wrong with an uploaded file: it keeps any
+// bytes, but nothing will boot from these.
+func (b *bootFiles) warn(ctx context.Context, c *client.Client, id string) error {
+	var stored map[string]json.RawMessage
+	if err := c.Call(ctx, "GET", client.Path(object.KindBootconfig, id), nil, &stored); err != nil {
+		return err
+	}
+	for _, u := range b.open {
+		var file struct{ Problem string }
+		if json.Unmarshal(stored[u.what], &file) == nil && file.Problem != "" {
+			b.m.complain(fmt.Sprintf("%s: uploaded, but no node can boot it: %s", u.what, file.Problem))
 		}
 	}
 	return nil
