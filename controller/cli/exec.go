@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +32,7 @@ type execFlags struct {
 	limit   int
 	timeout time.Duration
 	stdin   bool
+	chosen  bool // whether --stdin was given at all
 }
 
 func (m *muster) execCommand() *cobra.Command {
@@ -46,14 +49,21 @@ works. Several words are run as they are, no shell takes them apart:
 On one node the output comes byte for byte, and the exit status is the
 command's own. On several nodes each line begins with the node's name, lines
 come as the nodes write them, and the exit status is the worst one. Standard
-error comes with the output. Interrupting muster kills the commands.`,
+error comes with the output. Interrupting muster kills the commands.
+
+A pipe or a file on standard input is sent to the command where it runs on one
+node; for several nodes say --stdin. Inside a loop over a file's lines write
+</dev/null, as with ssh, so that the command does not read them.`,
 		ValidArgsFunction: m.completeNames(m.spec(object.KindNode)),
-		RunE:              func(cmd *cobra.Command, args []string) error { return m.exec(cmd.Context(), &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.chosen = cmd.Flags().Changed("stdin")
+			return m.exec(cmd.Context(), &f, args)
+		},
 	}
 	f.flags(c, m)
 	c.Flags().IntVarP(&f.limit, "limit", "l", execAtOnce, "on how many nodes at once")
 	c.Flags().DurationVar(&f.timeout, "timeout", 0, "kill the command after this time, such as 30s")
-	c.Flags().BoolVar(&f.stdin, "stdin", false, "send standard input to the command")
+	c.Flags().BoolVar(&f.stdin, "stdin", false, "send standard input to the command; on one node a pipe or file is sent anyway unless --stdin=false")
 	c.Flags().SetInterspersed(false) // flags behind the first word are the command's
 	return c
 }
@@ -97,7 +107,7 @@ func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.stdin {
+	if f.stdin || (!f.chosen && len(names) == 1 && m.fed()) {
 		if cmd.Stdin, err = m.input(len(names)); err != nil {
 			return err
 		}
@@ -106,6 +116,17 @@ func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
 		return m.execOne(ctx, c, names[0], cmd)
 	}
 	return m.execMany(ctx, c, names, cmd, f.limit)
+}
+
+// fed says whether somebody has put a pipe or a file on standard input: that
+// it was lost on the way to one command would go unnoticed.
+func (m *muster) fed() bool {
+	f, ok := m.Stdin.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && (info.Mode().IsRegular() || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0)
 }
 
 // input gives standard input to each of some nodes: to one as it comes, to
