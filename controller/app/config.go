@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -125,6 +126,15 @@ func set(v reflect.Value, text, source string) error {
 func (c *Config) check() error {
 	if c.Data == "" {
 		return fmt.Errorf("--data must name a directory")
+	}
+	for key, addr := range map[string]string{"http": c.HTTP, "https": c.HTTPS} {
+		_, port, err := net.SplitHostPort(addr)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Errorf("--%s %q is not an address and a port such as 0.0.0.0:8080", key, addr)
+		}
 	}
 	if _, err := time.ParseDuration(c.Lease); err != nil {
 		return fmt.Errorf("--lease %q is not a duration such as 24h", c.Lease)
