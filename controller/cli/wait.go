@@ -108,7 +108,11 @@ func (m *muster) waitedInVain(ctx context.Context, missing []string, last map[st
 	for i, name := range told {
 		m.complain(name + ": " + texts[i])
 	}
-	m.complain(fmt.Sprintf("%d nodes are not %s after %v: %s; `muster boot log NODE` tells more", len(missing), strings.Join(states, " or "), timeout, hostlist.Fold(missing)))
+	which := fmt.Sprintf("%d nodes are", len(missing))
+	if len(missing) == 1 {
+		which = "1 node is"
+	}
+	m.complain(fmt.Sprintf("%s not %s after %v: %s; `muster boot log NODE` tells more", which, strings.Join(states, " or "), timeout, hostlist.Fold(missing)))
 	return status(1)
 }
 
