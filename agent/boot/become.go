@@ -37,17 +37,39 @@ func (m *machine) become(ctx context.Context) error {
 		m.setClock(plan.Time)
 	}
 	m.stopBefore(ctx, wire.StepImage)
-	image, err := root.Initramfs.ImageFile()
+	if err := root.Known(root.Of(plan)); err != nil {
+		return &failure{wire.StepRoot, err}
+	}
+	image, err := m.image(ctx, *plan.Image)
 	if err != nil {
 		return err
 	}
 	defer image.Close()
-	if err := m.fetch(ctx, *plan.Image, image); err != nil {
-		return err
-	}
-	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes", plan.Image.Name, plan.Image.Size)})
 	m.stopBefore(ctx, wire.StepRoot)
 	return &failure{wire.StepRoot, m.makeRoot(plan, image)}
+}
+
+// image gives the image's file: the one that is there from an earlier attempt,
+// where that is whole and the same, or one that is pulled now. A step that
+// fails on many machines must not make each of them pull again and again.
+func (m *machine) image(ctx context.Context, want wire.Image) (*os.File, error) {
+	if m.pulled == want.SHA256 {
+		if file, err := root.Initramfs.KeptImage(want.Size); err == nil {
+			return file, nil
+		}
+	}
+	m.pulled = ""
+	file, err := root.Initramfs.ImageFile()
+	if err != nil {
+		return nil, err
+	}
+	if err := m.fetch(ctx, want, file); err != nil {
+		file.Close()
+		return nil, err
+	}
+	m.pulled = want.SHA256
+	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes", want.Name, want.Size)})
+	return file, nil
 }
 
 // fetch pulls the image.
@@ -86,10 +108,15 @@ func (m *machine) stopBefore(ctx context.Context, step string) {
 
 // makeRoot makes the root and goes there. If it returns, it is with an error.
 func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
-	if err := <-m.common; err != nil {
-		m.log.Warn("modules", "error", err)
+	select {
+	case err := <-m.common:
+		if err != nil {
+			m.log.Warn("modules", "error", err)
+		}
+		m.common <- nil // for another attempt
+	case <-time.After(driverTime):
+		m.log.Warn("modules are still being loaded, the boot goes on")
 	}
-	m.common <- nil // for another attempt
 	style := root.Of(plan)
 	if m.modules != nil {
 		if err := m.modules.Load(root.Needs(style)...); err != nil {

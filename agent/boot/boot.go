@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
@@ -65,6 +66,8 @@ type machine struct {
 	client   *head.Client
 	stamps   *stamps
 	resume   chan struct{}
+	renewals int    // of the one-time key
+	pulled   string // SHA-256 of the image that is there, whole
 
 	mu      sync.Mutex
 	stopped string // why the boot is held up
@@ -242,7 +245,7 @@ func (m *machine) until(ctx context.Context, step string, try func(context.Conte
 		} else {
 			m.fail(step, err)
 		}
-		m.pause(ctx, delay)
+		m.pause(ctx, delay/2+rand.N(delay)) // not all machines at once when a head comes back
 		delay = min(2*delay, maxDelay)
 	}
 }
@@ -295,38 +298,6 @@ func (m *machine) pause(ctx context.Context, d time.Duration) {
 	case <-m.resume:
 	case <-time.After(d):
 	}
-}
-
-// call is the first call to the head, over plain HTTP: the address speaks for
-// the machine until it is enrolled.
-func (m *machine) call(ctx context.Context) error {
-	return m.client.Step(ctx, wire.Step{Step: wire.StepAgent, Detail: "agent " + m.version})
-}
-
-// enrol gets the machine's certificate. Without a key, or with one that the
-// head does not take any more, it goes on as a machine known by its address.
-func (m *machine) enrol(ctx context.Context) error {
-	if m.line.Key == "" || m.line.HTTPS == "" || m.line.CA == "" {
-		return nil
-	}
-	key := <-m.key
-	m.key <- key // another attempt asks for the same certificate
-	if key == nil {
-		return nil
-	}
-	id, now, err := key.Enrol(ctx, m.dialer, identity.Ticket{URL: m.line.HTTPS, Hash: m.line.CA, Key: m.line.Key, MAC: m.line.MAC.String()})
-	if refused := (*head.Refused)(nil); errors.As(err, &refused) {
-		m.log.Warn("no certificate; the machine goes on by its address alone", "reason", err)
-		m.stamps.put(m.client, wire.Step{Step: wire.StepEnrol, Error: err.Error()})
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	m.setClock(now)
-	m.id = id
-	m.client = head.New(m.line.HTTPS, m.dialer, id.TLS())
-	return id.Save(root.State)
 }
 
 // setClock sets a clock that is off by more than the answer may have taken.

@@ -81,6 +81,24 @@ func once(ctx context.Context, name string, mac net.HardwareAddr) (*Lease, error
 	return parse(name, mac, got.ACK)
 }
 
+// Announce asks for the same address as firmware does. The head takes it for a
+// new boot of this machine, in which a new one-time key can be had.
+func (l *Lease) Announce(ctx context.Context) error {
+	c, err := nclient4.New(l.Interface, nclient4.WithHWAddr(l.MAC), nclient4.WithTimeout(firstWait), nclient4.WithRetry(attempts))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	got, err := c.Request(ctx, append(options(l.MAC), dhcpv4.WithUserClass("iPXE", false))...)
+	if err != nil {
+		return err
+	}
+	if !got.ACK.YourIPAddr.Equal(l.Address.IP) {
+		return fmt.Errorf("the DHCP server now gives the address %v instead of %v", got.ACK.YourIPAddr, l.Address.IP)
+	}
+	return nil
+}
+
 // options are those of every message. The client identifier is the one that
 // iPXE sends: hardware type and address.
 func options(mac net.HardwareAddr) []dhcpv4.Modifier {

@@ -58,7 +58,10 @@ func Up(ctx context.Context, mac net.HardwareAddr, log *slog.Logger) (*Lease, er
 			s.hurry()
 		case lease := <-s.leases:
 			cancel()
-			return lease, lease.apply()
+			if err := lease.apply(); err != nil {
+				return nil, err
+			}
+			return lease, nil
 		}
 	}
 }

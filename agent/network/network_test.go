@@ -49,6 +49,9 @@ func cable(t *testing.T) {
 	try(t, netlink.LinkSetUp(srv))
 }
 
+// classes is the user class of the newest request.
+var classes atomic.Value
+
 func try(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -68,6 +71,7 @@ func serve(t *testing.T, ignore int32, more ...dhcpv4.Modifier) *atomic.Int32 {
 		if m.MessageType() == dhcpv4.MessageTypeRequest {
 			kind = dhcpv4.MessageTypeAck
 		}
+		classes.Store(string(m.Options.Get(dhcpv4.OptionUserClassInformation)))
 		if id := m.Options.Get(dhcpv4.OptionClientIdentifier); len(id) != 7 || id[0] != 1 {
 			t.Errorf("client identifier %x", id)
 		}
@@ -225,4 +229,30 @@ func FuzzAck(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Announcing is what firmware does, so that the head opens a new boot; another
+// address than the one in use is an error.
+func TestAnnounce(t *testing.T) {
+	cable(t)
+	var firmware atomic.Int32
+	serve(t, 0, func(reply *dhcpv4.DHCPv4) {
+		if reply.MessageType() == dhcpv4.MessageTypeAck && classes.Load() == "iPXE" {
+			firmware.Add(1)
+		}
+	})
+	l := up(t, clientMAC)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if firmware.Load() != 0 {
+		t.Error("the agent's own request passes for firmware's")
+	}
+	try(t, l.Announce(ctx))
+	if firmware.Load() == 0 {
+		t.Error("the announcement does not pass for firmware's")
+	}
+	l.Address.IP = net.IPv4(10, 5, 0, 8)
+	if err := l.Announce(ctx); err == nil {
+		t.Error("another address was taken for the same")
+	}
 }

@@ -2,7 +2,6 @@ package root
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -50,9 +49,6 @@ func Prepare(newroot, run string, b wire.Boot, n Network) error {
 	if err := resolver(img, run, b, n); err != nil {
 		return err
 	}
-	if err := keys(img, b.SSHKeys); err != nil {
-		return err
-	}
 	return networkd(run, n)
 }
 
@@ -90,11 +86,9 @@ func hosts(img *os.Root, name string, b wire.Boot, n Network) error {
 
 // resolver gives name servers to a plain resolv.conf, or to systemd-resolved.
 func resolver(img *os.Root, run string, b wire.Boot, n Network) error {
-	servers := b.Nameserver
+	var servers []string
 	for _, ip := range n.DNS {
-		if len(b.Nameserver) == 0 {
-			servers = append(servers, ip.String())
-		}
+		servers = append(servers, ip.String())
 	}
 	if len(servers) == 0 {
 		return nil
@@ -118,31 +112,6 @@ func resolver(img *os.Root, run string, b wire.Boot, n Network) error {
 		text += "nameserver " + s + "\n"
 	}
 	return img.WriteFile("etc/resolv.conf", []byte(text), 0o644)
-}
-
-// keys adds admins' SSH keys to root's.
-func keys(img *os.Root, add []string) error {
-	if len(add) == 0 {
-		return nil
-	}
-	if err := img.MkdirAll("root/.ssh", 0o700); err != nil {
-		return err
-	}
-	const file = "root/.ssh/authorized_keys"
-	old, err := img.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	out := bytes.NewBuffer(old)
-	if len(old) > 0 && old[len(old)-1] != '\n' {
-		out.WriteByte('\n')
-	}
-	for _, k := range add {
-		if !strings.ContainsAny(k, "\n\r\x00") {
-			fmt.Fprintln(out, k)
-		}
-	}
-	return img.WriteFile(file, out.Bytes(), 0o600)
 }
 
 // networkd tells systemd-networkd, where an image uses it, to keep the address

@@ -44,6 +44,28 @@ func (l Layout) ImageFile() (*os.File, error) {
 	return os.OpenFile(filepath.Join(l.Store, "image"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 }
 
+// KeptImage opens the file that ImageFile made in an earlier attempt, if it has
+// this size.
+func (l Layout) KeptImage(size int64) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(l.Store, "image"), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := file.Stat(); err != nil || fi.Size() != size {
+		file.Close()
+		return nil, errors.New("the image is not there as a whole")
+	}
+	return file, nil
+}
+
+// Known says whether a boot style is one that this package makes.
+func Known(style string) error {
+	if style == StyleRWRAM || style == StyleRORAM {
+		return nil
+	}
+	return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s)", style, StyleRWRAM, StyleRORAM)
+}
+
 // Build makes the root from an image that ImageFile's file holds. After an
 // error nothing of it is left mounted and it may be called again.
 func (l Layout) Build(style string, image *os.File) (err error) {
@@ -52,10 +74,8 @@ func (l Layout) Build(style string, image *os.File) (err error) {
 			l.Drop()
 		}
 	}()
-	switch style {
-	case StyleRWRAM, StyleRORAM:
-	default:
-		return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s)", style, StyleRWRAM, StyleRORAM)
+	if err := Known(style); err != nil {
+		return err
 	}
 	if err := mountSquash(image, l.Squash); err != nil {
 		return err

@@ -313,15 +313,14 @@ func TestPrepare(t *testing.T) {
 	try(t, os.WriteFile(outside, []byte("untouched"), 0o644), os.MkdirAll(root+"/etc", 0o755),
 		os.Symlink(outside, root+"/etc/hostname"),
 		os.WriteFile(root+"/etc/hosts", []byte("127.0.0.1 localhost"), 0o644))
-	b := wire.Boot{Name: "n0", Domain: "cluster.local", Hosts: []string{"10.1.0.1 head.cluster.local head", "10.0.0.9 evil\n1.2.3.4 x"}, Nameserver: []string{"10.1.0.1"}, SSHKeys: []string{"ssh-ed25519 AAAA admin"}}
-	n := Network{Interface: "eth0", MAC: "52:54:00:00:00:01", Address: net.IPNet{IP: net.IPv4(10, 1, 0, 7), Mask: net.CIDRMask(24, 32)}}
+	b := wire.Boot{Name: "n0", Domain: "cluster.local", Hosts: []string{"10.1.0.1 head.cluster.local head", "10.0.0.9 evil\n1.2.3.4 x"}}
+	n := Network{Interface: "eth0", MAC: "52:54:00:00:00:01", Address: net.IPNet{IP: net.IPv4(10, 1, 0, 7), Mask: net.CIDRMask(24, 32)}, DNS: []net.IP{net.IPv4(10, 1, 0, 1)}}
 	try(t, Prepare(root, run, b, n))
 	for file, want := range map[string]string{
-		root + "/etc/hostname":              "n0\n",
-		root + "/etc/hosts":                 "127.0.0.1 localhost\n10.1.0.7 n0.cluster.local n0\n10.1.0.1 head.cluster.local head\n",
-		root + "/etc/resolv.conf":           "search cluster.local\nnameserver 10.1.0.1\n",
-		root + "/root/.ssh/authorized_keys": "ssh-ed25519 AAAA admin\n",
-		outside:                             "untouched",
+		root + "/etc/hostname":    "n0\n",
+		root + "/etc/hosts":       "127.0.0.1 localhost\n10.1.0.7 n0.cluster.local n0\n10.1.0.1 head.cluster.local head\n",
+		root + "/etc/resolv.conf": "search cluster.local\nnameserver 10.1.0.1\n",
+		outside:                   "untouched",
 	} {
 		if got, err := os.ReadFile(file); string(got) != want {
 			t.Errorf("%s: %q, %v; want %q", file, got, err, want)

@@ -59,16 +59,14 @@ type Enrolled struct {
 // Boot says what a node shall become. It is what the head's plan says at the
 // moment of asking, so a node that retries gets today's answer.
 type Boot struct {
-	UID        string    `json:"uid"`
-	Name       string    `json:"name"`
-	Domain     string    `json:"domain,omitempty"`
-	Style      string    `json:"style"` // rwram or roram
-	Image      *Image    `json:"image,omitempty"`
-	Problem    string    `json:"problem,omitempty"` // why there is nothing to boot; ask again later
-	Nameserver []string  `json:"nameserver,omitempty"`
-	Hosts      []string  `json:"hosts,omitempty"` // lines of /etc/hosts for the head
-	SSHKeys    []string  `json:"ssh_keys,omitempty"`
-	Time       time.Time `json:"time"` // the head's clock: diskless machines often have none
+	UID     string    `json:"uid"`
+	Name    string    `json:"name"`
+	Domain  string    `json:"domain,omitempty"`
+	Style   string    `json:"style"` // rwram or roram
+	Image   *Image    `json:"image,omitempty"`
+	Problem string    `json:"problem,omitempty"` // why there is nothing to boot; ask again later
+	Hosts   []string  `json:"hosts,omitempty"`   // lines of /etc/hosts for the head
+	Time    time.Time `json:"time"`              // the head's clock: diskless machines often have none
 }
 
 // Image names a squashfs file by content.
