@@ -25,6 +25,9 @@ const (
 // nil when there is none. Duplicate keys, invalid UTF-8, trailing data and
 // excessive depth are refused: two parsers must never read it differently.
 func Body(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
+	if r.ContentLength > MaxBody { // need not be read to know
+		return nil, tooLarge()
+	}
 	// A client that sends its body drop by drop must not hold a connection for
 	// good. Where the transport has no deadlines, the server's own bounds hold.
 	rc := http.NewResponseController(w)
@@ -34,7 +37,7 @@ func Body(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
 	var tooBig *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooBig):
-		return nil, fault.New(fault.TooLarge, "The body is larger than %d bytes; only uploads may be.", MaxBody)
+		return nil, tooLarge()
 	case err != nil:
 		return nil, fault.Invalidf("The body broke off: %v.", err)
 	}
@@ -42,6 +45,10 @@ func Body(w http.ResponseWriter, r *http.Request) (json.RawMessage, error) {
 		return nil, nil
 	}
 	return raw, CheckJSON(raw)
+}
+
+func tooLarge() error {
+	return fault.New(fault.TooLarge, "The body is larger than %d bytes; only uploads may be.", MaxBody)
 }
 
 // CheckJSON says what is wrong with a JSON text that must be exactly one value.

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -118,6 +119,26 @@ func TestBadBodies(t *testing.T) {
 	}
 	if after := state(h); after != before {
 		t.Errorf("what was refused has changed something:\n%s\n%s", before, after)
+	}
+}
+
+// A body that is announced as too large is refused before any of it has come.
+func TestAnnouncedTooLarge(t *testing.T) {
+	h := start(t)
+	body, never := io.Pipe()
+	defer never.Close()
+	req, err := http.NewRequestWithContext(t.Context(), "POST", h.Server.URL+api.Root+"/attribs", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = api.MaxBody + 1
+	resp, err := h.Server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("status %d", resp.StatusCode)
 	}
 }
 
