@@ -58,7 +58,7 @@ func parse(spec *kind.Spec, in Input, how mode, shown kind.Object) (map[string]a
 		}
 		value, err := f.Format.Parse(raw)
 		if err != nil {
-			return nil, fault.Invalidf("%s: %v.", path, err)
+			return nil, fault.Invalidf("%s: %s.", path, strings.TrimSuffix(err.Error(), "."))
 		}
 		if name, ok := value.(string); ok && f.Unique && slices.Contains(spec.Words(), name) {
 			return nil, fault.Invalidf("%s: %q is a word of the API's own paths; choose another one.", path, name)

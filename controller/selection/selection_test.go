@@ -77,6 +77,9 @@ func TestSelect(t *testing.T) {
 func TestDyngroup(t *testing.T) {
 	h := start(t)
 	uid := h.Create("dyngroups", `{"name":"big","selector":"h[ram_total] > 100GB"}`)
+	if reason := h.Refused("POST", "/dyngroups", `{"name":"bad","selector":"s[x] =="}`); !strings.HasPrefix(reason, "selector: ") || strings.HasSuffix(reason, "..") {
+		t.Error(reason)
+	}
 	g := h.Get("/dyngroup/big")
 	if g["selector"] != "h[ram_total] > 100GB" || g["parsed"] != `(hardware["ram_total"] > 100GB)` {
 		t.Errorf("the group is shown as %v", g)
