@@ -315,6 +315,9 @@ func TestProblems(t *testing.T) {
 		t.Fatal(err)
 	}
 	problem("100 bytes instead of")
+	if reason := l.Refused("GET", "/image/i/content", nil); !strings.Contains(reason, "100 bytes instead of") {
+		t.Error(reason)
+	}
 	if err := os.Remove(l.blobs.Path(digest(sound))); err != nil {
 		t.Fatal(err)
 	}

@@ -119,17 +119,18 @@ func (l *Library) download(s slot) api.Handler {
 		if f == nil {
 			return fault.New(fault.NotFound, "The %s %s has no %s: nothing was uploaded.", s.kindName, r.PathValue("id"), s.name)
 		}
-		return l.send(w, r, f.SHA256)
+		return l.send(w, r, f.SHA256, f.Size)
 	}
 }
 
 func (l *Library) serveFile(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	return l.send(w, r, r.PathValue("digest"))
+	return l.send(w, r, r.PathValue("digest"), -1) // whoever asks by digest verifies it
 }
 
-// send serves a file with ranges; on plain HTTP the kernel copies it.
-func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string) error {
+// send serves a file with ranges; on plain HTTP the kernel copies it. A file
+// that has lost some of its bytes, where size is known, must not pass as whole.
+func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string, size int64) error {
 	file, err := l.opt.Blobs.Open(digest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.NotFound, "There is no file with SHA-256 %s on this head.", strconv.Quote(digest))
@@ -138,6 +139,11 @@ func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string) er
 		return err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil {
+		return err
+	} else if size >= 0 && info.Size() != size {
+		return fault.New(fault.Conflict, "The file is damaged in this head's store, it has %d bytes instead of %d: upload it again.", info.Size(), size)
+	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("ETag", `"`+digest+`"`)
 	http.ServeContent(w, r, "", time.Time{}, file)
