@@ -102,7 +102,7 @@ func (h *Head) Stop() error {
 		return nil
 	}
 	if err := h.process.stop(syscall.SIGTERM, headStop); err != nil {
-		return fmt.Errorf("the head did not end cleanly: %w", err)
+		return fmt.Errorf("the head did not end cleanly: %w; the end of its log:\n%s", err, h.LogTail(10))
 	}
 	return nil
 }
