@@ -11,7 +11,9 @@ import (
 )
 
 const (
-	minOneTime     = 16 // characters of a one-time secret
+	// minOneTime is in characters. It lives a minute, for one login, behind the
+	// limit on failed logins: six random ones are more than can be guessed.
+	minOneTime     = 6
 	maxOneTime     = 1 << 10
 	oneTimeTTL     = 60 * time.Second
 	oneTimePerUser = 8    // the oldest makes room
