@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,29 +18,43 @@ const consoleLines = 256
 
 // Console prints log records for people: "muster   1.87 s  text (key value)".
 type Console struct {
-	lines   chan string
-	pending sync.WaitGroup
+	lines chan line
+}
+
+// line is text to print, or a mark whose turn closes done.
+type line struct {
+	text string
+	done chan<- struct{}
 }
 
 // NewConsole starts printing to w.
 func NewConsole(w io.Writer) *Console {
-	c := &Console{lines: make(chan string, consoleLines)}
+	c := &Console{lines: make(chan line, consoleLines)}
 	go func() {
-		for line := range c.lines {
-			io.WriteString(w, line)
-			c.pending.Done()
+		for l := range c.lines {
+			if l.done != nil {
+				close(l.done)
+				continue
+			}
+			io.WriteString(w, l.text)
 		}
 	}()
 	return c
 }
 
-// Flush waits until all is printed, at most for the given time.
+// Flush waits until what was logged before is printed, at most for the given
+// time.
 func (c *Console) Flush(limit time.Duration) {
 	done := make(chan struct{})
-	go func() { c.pending.Wait(); close(done) }()
+	timeout := time.After(limit)
+	select {
+	case c.lines <- line{done: done}:
+	case <-timeout:
+		return
+	}
 	select {
 	case <-done:
-	case <-time.After(limit):
+	case <-timeout:
 	}
 }
 
@@ -60,11 +73,9 @@ func (c *Console) Handle(_ context.Context, r slog.Record) error {
 		return true
 	})
 	b.WriteString("\r\n")
-	c.pending.Add(1)
 	select {
-	case c.lines <- b.String():
+	case c.lines <- line{text: b.String()}:
 	default:
-		c.pending.Done()
 	}
 	return nil
 }

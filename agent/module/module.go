@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -36,7 +37,6 @@ type Loader struct {
 	seen  map[string]bool // modaliases
 	later []string        // modaliases that nothing waits for
 	rest  bool            // later is over
-	jobs  sync.WaitGroup
 }
 
 type result struct {
@@ -147,11 +147,15 @@ func (l *Loader) Devices(ctx context.Context, cold chan<- struct{}) error {
 		return fmt.Errorf("no events from the kernel: %w", err)
 	}
 	defer events.Close()
+	return l.watch(ctx, events, cold)
+}
+
+// watch is Devices with a given source of events, one for each read.
+func (l *Loader) watch(ctx context.Context, events io.ReadCloser, cold chan<- struct{}) error {
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
 	go func() {
 		l.present()
-		l.jobs.Wait()
 		close(cold)
 	}()
 	buf := make([]byte, 16<<10)
@@ -161,23 +165,30 @@ func (l *Loader) Devices(ctx context.Context, cold chan<- struct{}) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS): // some were lost: look again
-			l.present()
+			go l.present()
 		case err != nil:
 			return fmt.Errorf("events from the kernel: %w", err)
 		default:
-			l.drive(addedAlias(buf[:n]))
+			alias := addedAlias(buf[:n])
+			if names := l.wanted(alias); names != nil {
+				go l.drive(alias, names)
+			}
 		}
 	}
 }
 
-// present loads drivers for all devices in sysfs. Going through the buses is
-// much faster than walking all of /sys/devices.
+// present loads drivers for all devices in sysfs and waits for them. Going
+// through the buses is much faster than walking all of /sys/devices.
 func (l *Loader) present() {
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
 	files, _ := filepath.Glob("/sys/bus/*/devices/*/modalias")
 	slices.SortStableFunc(files, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, file := range files {
 		if text, err := os.ReadFile(file); err == nil {
-			l.drive(string(text))
+			if names := l.wanted(string(text)); names != nil {
+				jobs.Go(func() { l.drive(string(text), names) })
+			}
 		}
 	}
 }
@@ -210,35 +221,32 @@ func (l *Loader) Rest() {
 	l.later, l.rest = nil, true
 	l.mu.Unlock()
 	for _, modalias := range later {
-		l.match(modalias)
+		go l.drive(modalias, l.ix.Match(modalias))
 	}
 }
 
-// drive loads, beside its caller, the modules for a modalias.
-func (l *Loader) drive(modalias string) {
+// wanted gives the modules for a modalias that was not seen before and is not
+// left for Rest.
+func (l *Loader) wanted(modalias string) []string {
 	modalias = strings.TrimSpace(modalias)
 	l.mu.Lock()
-	known := modalias == "" || l.seen[modalias]
-	if !known {
-		l.seen[modalias] = true
+	defer l.mu.Unlock()
+	if modalias == "" || l.seen[modalias] {
+		return nil
 	}
-	wait := !known && !l.rest && canWait(modalias)
-	if wait {
+	l.seen[modalias] = true
+	if !l.rest && canWait(modalias) {
 		l.later = append(l.later, modalias)
+		return nil
 	}
-	l.mu.Unlock()
-	if !known && !wait {
-		l.match(modalias)
-	}
+	return l.ix.Match(modalias)
 }
 
-func (l *Loader) match(modalias string) {
-	for _, name := range l.ix.Match(modalias) {
-		l.jobs.Go(func() {
-			if err := l.load(name); err != nil {
-				l.log.Warn("a driver could not be loaded", "error", err, "device", modalias)
-			}
-		})
+func (l *Loader) drive(modalias string, names []string) {
+	for _, name := range names {
+		if err := l.load(name); err != nil {
+			l.log.Warn("a driver could not be loaded", "error", err, "device", strings.TrimSpace(modalias))
+		}
 	}
 }
 

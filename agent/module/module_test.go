@@ -2,10 +2,15 @@ package module
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"muster/initramfs/modindex"
@@ -89,3 +94,57 @@ func TestCanWait(t *testing.T) {
 		}
 	}
 }
+
+// Events come while the devices that are there already are looked at.
+func TestEventsWhileLooking(t *testing.T) {
+	release, err := kernelRelease()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	file := filepath.Join(root, modindex.Path(release))
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ix := &modindex.Index{Release: release, Modules: []modindex.Module{{Name: "gone", Path: "gone.ko"}}, Aliases: []modindex.Alias{{Pattern: "*", Name: "gone"}}}
+	if err := errors.Join(ix.Write(f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		var warned atomic.Int32
+		l, err := Open(root, slog.New(counter{slog.DiscardHandler, &warned}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kernel, events := net.Pipe()
+		cold, done := make(chan struct{}), make(chan error)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { done <- l.watch(ctx, events, cold) }()
+		const n = 50
+		for i := range n {
+			fmt.Fprintf(kernel, "add@/d\x00ACTION=add\x00MODALIAS=test:%d\x00", i)
+		}
+		<-cold
+		l.Rest()
+		for warned.Load() < n { // each device's driver was tried, and is not there
+			runtime.Gosched()
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// counter counts log records.
+type counter struct {
+	slog.Handler
+	n *atomic.Int32
+}
+
+func (c counter) Enabled(context.Context, slog.Level) bool  { return true }
+func (c counter) Handle(context.Context, slog.Record) error { c.n.Add(1); return nil }
