@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"muster/shared/fault"
 	"muster/shared/selector"
@@ -357,13 +356,9 @@ func TestBounds(t *testing.T) {
 		"string":                {`a[x] == "` + strings.Repeat("k", 60_000) + `"`, true},
 		"string of backslashes": {`a[x] == '` + strings.Repeat(`"`, 60_000) + `'`, false},
 	} {
-		start := time.Now()
 		e, err := selector.Parse(c.text)
 		if (err == nil) != c.ok || err != nil && !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", name, err)
-		}
-		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("%s: took %v", name, took)
 		}
 		if err != nil {
 			if len(err.Error()) > 500 {
