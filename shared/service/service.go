@@ -35,9 +35,13 @@ func Run(ctx context.Context, log *slog.Logger, parts []Part, ready func()) erro
 			return fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	// What ends ctx from outside is a wanted stop, whatever cause it names: a
+	// signal's is an error of its own in some versions of Go.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var wg sync.WaitGroup
+	var once sync.Once
+	var failed error
 	for _, p := range parts {
 		wg.Go(func() {
 			err := p.Run(ctx)
@@ -50,15 +54,13 @@ func Run(ctx context.Context, log *slog.Logger, parts []Part, ready func()) erro
 			if err == nil {
 				err = errors.New("ended by itself")
 			}
-			cancel(fmt.Errorf("%s: %w", p.Name, err))
+			once.Do(func() { failed = fmt.Errorf("%s: %w", p.Name, err) })
+			cancel()
 		})
 	}
 	if ready != nil {
 		ready()
 	}
 	wg.Wait()
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return nil
+	return failed
 }
