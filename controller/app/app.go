@@ -51,6 +51,7 @@ type Head struct {
 	dir     *directory
 	agent   *agentArchive
 	library *library.Library
+	routes  []api.Route
 	handler http.Handler
 	http    net.Listener
 	https   net.Listener
@@ -149,7 +150,7 @@ func (h *Head) serve(bh bootHead) error {
 		return err
 	}
 	info := &cluster.Info{Objects: h.reg, Head: h.name, Version: h.version, Bundle: h.ca.Bundle, Now: time.Now}
-	h.handler, err = api.New(h.auth, h.log,
+	h.routes = slices.Concat(
 		api.Generic(h.reg),
 		h.auth.Routes(),
 		h.fleet.Routes(),
@@ -160,9 +161,13 @@ func (h *Head) serve(bh bootHead) error {
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log}).Routes(),
 		h.bootRoutes(bh),
 	)
+	h.handler, err = api.New(h.auth, h.log, h.routes)
 	h.dir.boot = bh
 	return err
 }
+
+// Routes is every endpoint that the head serves.
+func (h *Head) Routes() []api.Route { return h.routes }
 
 // Run serves until ctx ends, and returns when everything is on disk and closed.
 func (h *Head) Run(ctx context.Context, ready func()) (err error) {
