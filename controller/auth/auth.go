@@ -63,7 +63,7 @@ const (
 // Config is what New needs. Admins, Nodes, Heads, Head, DataDir and Log must be set.
 type Config struct {
 	Head    string        // name of this head, the issuer in tokens
-	DataDir string        // holds token-secret and login.sock; others must be able to pass through it (0711)
+	DataDir string        // holds token-secret, cluster-password and login.sock; others must be able to pass through it (0711)
 	Access  time.Duration // lifetime of access tokens; 0 for DefaultAccess
 	Refresh time.Duration // lifetime of refresh tokens; 0 for DefaultRefresh
 	Minted  time.Duration // the longest `timeout` that may be asked for; 0 for DefaultMinted
@@ -121,6 +121,9 @@ func New(cfg Config) (*Service, error) {
 	secret, err := loadSecret(filepath.Join(cfg.DataDir, "token-secret"))
 	if err != nil {
 		return nil, fmt.Errorf("the secret that signs tokens: %w", err)
+	}
+	if err := ensureClusterPassword(cfg.DataDir); err != nil {
+		return nil, err
 	}
 	passwords, err := newPasswords(cfg.Helper)
 	if err != nil {

@@ -156,7 +156,16 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := s.Routes()
+	routes := append(s.Routes(), api.Route{Method: "POST", Path: "/api/v1/password", Permission: kind.Public, Doc: "test", Handler: func(w http.ResponseWriter, r *http.Request) error {
+		var in struct{ Pass string }
+		if err := api.Decode(w, r, &in); err != nil {
+			return err
+		}
+		if err := s.VerifyClusterPassword(w, r, in.Pass); err != nil {
+			return err
+		}
+		return api.OK(w)
+	}})
 	for path, p := range map[string]kind.Permission{
 		"public": kind.Public, "me": kind.LoggedIn, "read": "NodesRead", "write": "NodesWrite", "node": kind.NodeOnly,
 		"head": kind.HeadOnly, "reserved": kind.ReservedAttribRead, "unlisted": "Unlisted",
