@@ -82,6 +82,18 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 		return sample{[2]any{fmt.Sprintf("x%d-{}", n), fmt.Sprintf("x%d-{:03d}b", n)}, []any{"x", "{}", "x{}{}", "x{:3d}", "x{:03x}", "x {}", "x..{}", 5, nil, "", strings.Repeat("x", 60) + "{}"}}
 	case "selector":
 		return sample{[2]any{"up and h[ram_total] > 100GB", `name in n[0-3] or %gpu`}, []any{"up and", "idx[", "h[x] >", 5, nil, "", []string{"up"}}}
+	case "repo-urls":
+		return sample{[2]any{[]any{"http://a.example/debian trixie main contrib", "https://b.example/el$releasever/"}, []any{"file:///srv/a", "file:///srv/a"}},
+			[]any{5, "ftp:", "javascript:alert(1)", "http://", "http://u:p@a.example/", "http://a.example/\ngpgcheck=0", "http://a.example/ su[ite", "http://a.example/ x y\nz", []any{"http://a.example/", 5}, strings.Repeat("x", 3000)}}
+	case "mirror-urls":
+		return sample{[2]any{[]any{"http://a.example/", ""}, []any{"https://b.example/list?arch=$basearch"}}, []any{5, "a b", "http://a.example/\nx=y", "http://u@a.example/", apitest.Map{}}}
+	case "flags":
+		return sample{[2]any{[]any{true, true, false}, []any{false}}, []any{5, "maybe", []any{nil}, []any{"true", 1}, apitest.Map{}}}
+	case "repo-keys":
+		return sample{[2]any{[]any{"https://a.example/key.asc", "", "/etc/pki/rpm-gpg/KEY"}, []any{object.Armor + "\n\nmDMEZx\n=AbCd\n-----END PGP PUBLIC KEY BLOCK-----"}},
+			[]any{5, private, "nonsense", "/etc/a\nb", object.Armor, object.Armor + "\n\x01\n-----END PGP PUBLIC KEY BLOCK-----", "http://a.example/\nx=y"}}
+	case "entitlement":
+		return sample{[2]any{"1234567890", "/etc/pki/entitlement/1-key.pem"}, []any{5, "a b", "a\nb", "/etc/../x", "-x", strings.Repeat("1", 300)}}
 	case "domain":
 		return sample{[2]any{"example.org", "a-b.c"}, []any{"-a", "a b", "a..b", 5, strings.Repeat("a", 64) + ".b"}}
 	}

@@ -11,7 +11,7 @@ import (
 func formats() map[string]Format {
 	return map[string]Format{
 		"text": Text, "line": Line, "name": Name, "bool": Bool, "int": Int(-5, 5), "count": Count, "one of": OneOf("a", "b"), "ip": IP, "ipv4": IPv4,
-		"mac": MAC, "key values": KeyValues, "settings": Settings, "reference": Reference, "references": References, "list": List("list", Text),
+		"mac": MAC, "key values": KeyValues, "settings": Settings, "reference": Reference, "references": References, "list": List("list", Text), "flag": Flag, "sequence": Sequence("flags", Flag),
 	}
 }
 
@@ -22,6 +22,8 @@ func TestFormats(t *testing.T) {
 		{"mac", `"00:00:00:00:00:00"`, ""}, {"mac", `"ff:ff:ff:ff:ff:ff"`, ""}, {"mac", `"52:54:00:aa:bb"`, ""}, {"mac", `"52:54:00:aa:bb:01:02:03"`, ""},
 		{"ip", `"::ffff:10.0.0.1"`, `"10.0.0.1"`}, {"ip", `"FD00::0:1"`, `"fd00::1"`}, {"ip", `"010.0.0.1"`, ""}, {"ip", `"fe80::1%eth0"`, ""}, {"ipv4", `"fd00::1"`, ""},
 		{"int", `5`, `5`}, {"int", ` 5 `, `5`}, {"int", `6`, ""}, {"int", `5.0`, ""}, {"int", `"5"`, ""}, {"int", `true`, ""}, {"count", `2147483647`, `2147483647`}, {"count", `2147483648`, ""},
+		{"flag", `"True"`, `true`}, {"flag", `false`, `false`}, {"flag", `"yes"`, ""}, {"flag", `[true]`, ""},
+		{"sequence", `[true,true,"false"]`, `[true,true,false]`}, {"sequence", `true`, `[true]`}, {"sequence", `[]`, `[]`}, {"sequence", `[1]`, ""}, {"sequence", `{}`, ""},
 		{"references", `"a"`, `["a"]`}, {"references", `["a","b","a"]`, `["a","b"]`}, {"references", `[]`, `[]`}, {"references", `[""]`, ""}, {"references", `{}`, ""},
 		{"name", `"é1 x+~#-"`, `"é1 x+~#-"`}, {"name", `"-x"`, ""}, {"name", `"x/y"`, ""}, {"name", `"` + strings.Repeat("a1", 16) + `"`, ""}, {"name", `"` + strings.Repeat("A1", 16) + `"`, `"` + strings.Repeat("A1", 16) + `"`},
 		{"key values", `{"a":1.50,"b":1e400}`, `{"a":1.50,"b":1e400}`}, {"key values", `{"a":[]}`, ""}, {"key values", `{"a":null}`, ""},

@@ -17,6 +17,7 @@ import (
 func All() []*kind.Spec {
 	specs := []*kind.Spec{
 		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(), cluster(),
+		repo(), distro(),
 	}
 	known := func(name string) bool {
 		return slices.ContainsFunc(specs, func(s *kind.Spec) bool { return s.Name == name })
@@ -40,6 +41,8 @@ const (
 	KindDyngroup   = "dyngroup"
 	KindAdmin      = "admin"
 	KindCluster    = "cluster"
+	KindRepo       = "repo"
+	KindDistro     = "distro"
 )
 
 // meta describes the fields that every kind has.

@@ -13,6 +13,8 @@ type File struct {
 	SHA256   string  `json:"sha256"`   // 64 hex digits: what muster itself trusts
 	// Problem says why the file cannot be used for what it is meant for.
 	Problem string `json:"problem,omitempty"`
+	// Holds says what was found in it: the packaging scheme of an ISO's packages.
+	Holds string `json:"holds,omitempty"`
 }
 
 func fileFields(path, what string) []kind.Field {
