@@ -94,6 +94,12 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 			[]any{5, private, "nonsense", "/etc/a\nb", object.Armor, object.Armor + "\n\x01\n-----END PGP PUBLIC KEY BLOCK-----", "http://a.example/\nx=y"}}
 	case "entitlement":
 		return sample{[2]any{"1234567890", "/etc/pki/entitlement/1-key.pem"}, []any{5, "a b", "a\nb", "/etc/../x", "-x", strings.Repeat("1", 300)}}
+	case "git-url":
+		return sample{[2]any{"https://example.org/a/b.git", "git@example.org:b.git"}, []any{5, "ext::sh -c id", "--upload-pack=id", "https://-x/y", "ftp://example.org/x", "https://example.org", "ssh://-oProxyCommand=x/y", "a b", "file://../x", "/a/../b"}}
+	case "branch-map":
+		return sample{[2]any{[]string{"main:master", "feature/x"}, []string{"release-1.0"}}, []any{5, []any{5}, "a:b:c", "-x", "a..b", []string{"a:b", "a:c"}, "refs/../x", ".git", "x.lock", "a b", "@{u}"}}
+	case "period":
+		return sample{[2]any{600, "10m"}, []any{"10x", "1h30m", "-5m", -5, 1.5, "m", true, []int{5}, "99999999d"}}
 	case "domain":
 		return sample{[2]any{"example.org", "a-b.c"}, []any{"-a", "a b", "a..b", 5, strings.Repeat("a", 64) + ".b"}}
 	}
@@ -272,7 +278,7 @@ func TestReadOnlyFields(t *testing.T) {
 		p := path(0)
 		set := apitest.Map{}
 		for _, f := range spec.Writable() { // all fields set, but such as exclude others
-			if f.Path != "frozen" && f.Path != "ip_offset" && f.Path != "naming_pool" {
+			if f.Path != "frozen" && f.Path != "ip_offset" && f.Path != "naming_pool" && f.Path != "upstream" {
 				set[f.Path] = samples(t, spec, &f, 3).good[0]
 			}
 		}

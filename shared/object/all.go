@@ -17,7 +17,7 @@ import (
 func All() []*kind.Spec {
 	specs := []*kind.Spec{
 		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(), cluster(),
-		repo(), distro(),
+		repo(), distro(), gitrepo(),
 	}
 	known := func(name string) bool {
 		return slices.ContainsFunc(specs, func(s *kind.Spec) bool { return s.Name == name })
@@ -43,6 +43,7 @@ const (
 	KindCluster    = "cluster"
 	KindRepo       = "repo"
 	KindDistro     = "distro"
+	KindGitrepo    = "gitrepo"
 )
 
 // meta describes the fields that every kind has.
