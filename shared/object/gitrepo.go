@@ -196,15 +196,15 @@ var (
 	plainURL    = regexp.MustCompile(`^[!-~]+$`) // printable ASCII
 )
 
-const maxURL = 2048 // bytes
+const maxGitURL = 2048 // bytes
 
 // gitURL is where git may fetch from. Nothing that it takes is an option or
 // names a helper program of git (ext::).
 var gitURL = kind.Parsed("git-url", func(s string) (string, error) {
 	const forms = "want https://, http://, ssh://, git:// or user@host:path"
 	switch {
-	case len(s) > maxURL || !plainURL.MatchString(s):
-		return "", fmt.Errorf("%.80q has characters that a URL cannot have, or is longer than %d; %s", s, maxURL, forms)
+	case len(s) > maxGitURL || !plainURL.MatchString(s):
+		return "", fmt.Errorf("%.80q has characters that a URL cannot have, or is longer than %d; %s", s, maxGitURL, forms)
 	case scpPattern.MatchString(s) && !strings.Contains(s, "://"):
 		return s, nil
 	case LocalURL(s):
