@@ -67,8 +67,10 @@ func (c *crud) object(path string) []Route {
 	routes := []Route{
 		{Method: "GET", Path: path, Permission: s.Read, Doc: "One " + s.Name + ".", Handler: c.get},
 		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the fields that are sent.", Handler: c.patch},
-		{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put},
 		{Method: "DELETE", Path: path, Permission: s.Write, Doc: "Delete it for good.", Handler: c.delete},
+	}
+	if !s.NoPut {
+		routes = append(routes, Route{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put})
 	}
 	for i := range s.Fields {
 		routes = append(routes, c.sub(path, &s.Fields[i])...)

@@ -25,6 +25,7 @@ import (
 // Options are what the registry has to be told.
 type Options struct {
 	Head  string           // host name, for last_modified_on
+	UID   string           // of this head
 	Now   func() time.Time // the clock
 	Log   *slog.Logger
 	Taken func(addr string) bool // addresses that no node may get, such as the head's own

@@ -67,6 +67,8 @@ type tx struct {
 
 func (t *tx) By() kind.Author { return t.by }
 
+func (t *tx) HeadUID() string { return t.r.opt.UID }
+
 func (t *tx) Taken(addr string) bool { return t.r.opt.Taken != nil && t.r.opt.Taken(addr) }
 
 func (t *tx) Get(kindName, uid string) (kind.Object, error) {

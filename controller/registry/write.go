@@ -23,16 +23,34 @@ func (r *Registry) Create(ctx context.Context, by kind.Author, kindName string, 
 	if err != nil {
 		return "", err
 	}
-	uid := newUID()
+	uid, brought := doc["uid"].(string)
+	if !brought {
+		uid = newUID()
+	}
 	err = r.write(ctx, by, func(t *tx) error {
 		obj, err := t.build(spec, nil, doc)
 		if err != nil {
 			return err
 		}
+		if brought {
+			if err := t.vacant(spec, uid); err != nil {
+				return err
+			}
+		}
 		obj.Base().UID = uid
 		return t.finish(spec, obj, nil)
 	})
 	return uid, err
+}
+
+// vacant refuses a UID that another object has.
+func (t *tx) vacant(spec *kind.Spec, uid string) error {
+	old, err := t.Get(spec.Name, uid)
+	if err == nil && old != nil {
+		f, _ := spec.Field("uid")
+		err = fault.New(fault.Conflict, "%s", f.Exists(spec.Title, uid))
+	}
+	return err
 }
 
 // Patch changes the fields that are sent; null unsets one.

@@ -90,6 +90,7 @@ type Spec struct {
 	// with it must have a boolean field "frozen".
 	Frozen    string
 	Singleton bool // exactly one exists; no list, create or delete
+	NoPut     bool // objects are changed field by field only
 	Reserved  []string
 	// Columns are the fields that a table shows, in order.
 	Columns []string
@@ -136,6 +137,8 @@ type Tx interface {
 	SetHint(name string, n int64) error
 	// By is who makes the change.
 	By() Author
+	// HeadUID is the UID of the head that makes the change.
+	HeadUID() string
 	// Taken says whether an address belongs to a head or is otherwise not for nodes.
 	Taken(addr string) bool
 }
@@ -145,6 +148,10 @@ type Author struct {
 	Name  string
 	Roles []string
 }
+
+// Itself says whether the head makes the change by itself; an admin has roles,
+// since without any nothing is allowed.
+func (a Author) Itself() bool { return len(a.Roles) == 0 }
 
 // UIDPattern is the published form of a UID.
 var UIDPattern = regexp.MustCompile(`^[a-z0-9]{32}$`)

@@ -18,6 +18,7 @@ func All() []*kind.Spec {
 	specs := []*kind.Spec{
 		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(), cluster(),
 		repo(), distro(), gitrepo(),
+		head(),
 	}
 	known := func(name string) bool {
 		return slices.ContainsFunc(specs, func(s *kind.Spec) bool { return s.Name == name })
@@ -40,6 +41,7 @@ const (
 	KindNamingpool = "namingpool"
 	KindDyngroup   = "dyngroup"
 	KindAdmin      = "admin"
+	KindHead       = "head"
 	KindCluster    = "cluster"
 	KindRepo       = "repo"
 	KindDistro     = "distro"
