@@ -62,8 +62,9 @@ func (b *Blobs) Open(sha256 string) (*os.File, error) {
 
 // Add takes a file of at most limit bytes. It is on disk under its digest when
 // Add returns, and stays at least until release is called. inspect, where
-// given, may look at the file first; its error refuses the upload.
-func (b *Blobs) Add(r io.Reader, limit int64, now time.Time, inspect func(*os.File, int64) (problem string, err error)) (f *object.File, release func(), err error) {
+// given, may look at the file first and add to what is known of it; its error
+// refuses the upload.
+func (b *Blobs) Add(r io.Reader, limit int64, now time.Time, inspect func(*os.File, *object.File) error) (f *object.File, release func(), err error) {
 	tmp, err := os.CreateTemp(filepath.Join(b.dir, "tmp"), "upload-")
 	if err != nil {
 		return nil, nil, diskFault(err)
@@ -85,7 +86,7 @@ func (b *Blobs) Add(r io.Reader, limit int64, now time.Time, inspect func(*os.Fi
 	f.UID = f.SHA256[:32]
 	f.Filename = f.UID
 	if inspect != nil {
-		if f.Problem, err = inspect(tmp, size); err != nil {
+		if err := inspect(tmp, f); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -6,24 +6,40 @@ import (
 	"fmt"
 	"os"
 
+	"muster/images/iso9660"
+	"muster/images/repotree"
 	"muster/images/squashfs"
+	"muster/shared/object"
 )
 
 // The inspections say why a file cannot be used for what it is meant for. They
 // refuse nothing: any bytes are stored as they come, and the reason is shown
 // where the admin looks.
 
-func inspectImage(f *os.File, size int64) (string, error) {
-	if _, err := squashfs.Check(f, size); err != nil {
-		return err.Error(), nil
+func inspectImage(f *os.File, about *object.File) error {
+	if _, err := squashfs.Check(f, about.Size); err != nil {
+		about.Problem = err.Error()
 	}
-	return "", nil
+	return nil
+}
+
+// inspectISO looks for package repositories too.
+func inspectISO(f *os.File, about *object.File) error {
+	img, err := iso9660.Open(f, about.Size)
+	if err != nil {
+		about.Problem = err.Error()
+		return nil
+	}
+	if found := repotree.Find(img); len(found) > 0 {
+		about.Holds = found[0].Packaging
+	}
+	return nil
 }
 
 // inspectKernel knows the x86 boot protocol's header (Documentation/arch/x86/
 // boot.rst) and arm64's (Documentation/arch/arm64/booting.rst). Both tell how
 // long the file has to be.
-func inspectKernel(f *os.File, size int64) (string, error) {
+func inspectKernel(f *os.File, about *object.File) error {
 	head := make([]byte, 0x260)
 	n, _ := f.ReadAt(head, 0)
 	head = head[:n]
@@ -34,16 +50,16 @@ func inspectKernel(f *os.File, size int64) (string, error) {
 			setup = 4 // as the boot protocol says
 		}
 		want := (setup+1)*512 + int64(binary.LittleEndian.Uint32(head[0x1f4:]))*16
-		if size < want {
-			return fmt.Sprintf("truncated kernel: its header says %d bytes, the file has %d", want, size), nil
+		if about.Size < want {
+			about.Problem = fmt.Sprintf("truncated kernel: its header says %d bytes, the file has %d", want, about.Size)
 		}
 	case n >= 64 && string(head[56:60]) == "ARM\x64":
 		// image_size counts memory, BSS included, and says nothing on the file.
 	case n >= 2 && bytes.HasPrefix(head, []byte("MZ")): // EFI application, such as a compressed arm64 kernel
 	default:
-		return "not a kernel: neither an x86 bzImage nor an arm64 or EFI image", nil
+		about.Problem = "not a kernel: neither an x86 bzImage nor an arm64 or EFI image"
 	}
-	return "", nil
+	return nil
 }
 
 // archives are the beginnings of what the kernel unpacks as an initramfs.
@@ -58,13 +74,14 @@ var archives = [][]byte{
 	{0x5d, 0, 0},                  // lzma
 }
 
-func inspectInitramfs(f *os.File, size int64) (string, error) {
+func inspectInitramfs(f *os.File, about *object.File) error {
 	head := make([]byte, 8)
 	n, _ := f.ReadAt(head, 0)
 	for _, magic := range archives {
 		if bytes.HasPrefix(head[:n], magic) {
-			return "", nil
+			return nil
 		}
 	}
-	return "not an initramfs: neither a cpio archive nor a compressed one", nil
+	about.Problem = "not an initramfs: neither a cpio archive nor a compressed one"
+	return nil
 }

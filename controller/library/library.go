@@ -41,6 +41,7 @@ const (
 	maxImage     = 256 << 30
 	maxKernel    = 1 << 30
 	maxInitramfs = 8 << 30
+	maxISO       = 128 << 30
 )
 
 // slot is a place of an object that holds a file.
@@ -69,6 +70,9 @@ func slots() []slot {
 					o.(*object.Image).Content = &c
 				}
 			}},
+		{object.KindRepo, "iso", maxISO, inspectISO,
+			func(o kind.Object) *object.File { return o.(*object.Repo).ISO },
+			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Repo).ISO = f }},
 	}
 }
 
@@ -76,7 +80,6 @@ func slots() []slot {
 func (l *Library) Routes() []api.Route {
 	routes := []api.Route{
 		{Method: "GET", Path: wire.PathFile + "{digest}/{name}", Permission: kind.Public, Doc: "A file by its SHA-256, with ranges; for firmware and agents.", Handler: l.serveFile},
-		{Method: "GET", Path: api.Root + "/image/{id}/content/stat", Permission: "ImagesRead", Doc: "Size and time of the image's content.", Handler: l.stat},
 		{Method: "GET", Path: api.Root + "/image/{id}/content/info", Permission: "ImagesRead", Doc: "What is known of the image's content.", Handler: l.info},
 		{Method: "GET", Path: api.Root + "/bootconfigs/errors", Permission: "BootconfigsRead", Doc: "What keeps any boot configuration from booting.", Handler: l.allErrors},
 		{Method: "GET", Path: api.Root + "/bootconfig/{id}/errors", Permission: "BootconfigsRead", Doc: "What keeps the boot configuration from booting.", Handler: l.errors},
@@ -84,6 +87,7 @@ func (l *Library) Routes() []api.Route {
 	perms := map[string][2]kind.Permission{
 		object.KindBootconfig: {"BootconfigsRead", "BootconfigsWrite"},
 		object.KindImage:      {"ImagesRead", "ImagesWrite"},
+		object.KindRepo:       {"ReposRead", "ReposWrite"},
 	}
 	for _, s := range slots() {
 		path, p := api.Root+"/"+s.kindName+"/{id}/"+s.name, perms[s.kindName]
@@ -92,6 +96,9 @@ func (l *Library) Routes() []api.Route {
 			api.Route{Method: "PUT", Path: path, Permission: p[1], Doc: "Replace the " + s.name + " by the uploaded file.", Handler: l.upload(s), Upload: true},
 			api.Route{Method: "DELETE", Path: path, Permission: p[1], Doc: "Remove the " + s.name + ".", Handler: l.remove(s)},
 		)
+		if s.kindName != object.KindBootconfig {
+			routes = append(routes, api.Route{Method: "GET", Path: path + "/stat", Permission: p[0], Doc: "Size and time of the " + s.name + ".", Handler: l.stat(s)})
+		}
 	}
 	return routes
 }

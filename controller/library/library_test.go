@@ -106,7 +106,8 @@ func TestUploadAndDownload(t *testing.T) {
 	l := start(t)
 	l.Create("bootconfigs", `{"name":"b"}`)
 	l.Create("images", `{"name":"i"}`)
-	for _, path := range []string{"/bootconfig/b/kernel", "/bootconfig/b/initramfs", "/image/i/content"} {
+	l.Create("repos", `{"name":"r"}`)
+	for _, path := range []string{"/bootconfig/b/kernel", "/bootconfig/b/initramfs", "/image/i/content", "/repo/r/iso"} {
 		if a := l.Do("GET", path, nil); a.Status != 404 || a.Reason == "" {
 			t.Errorf("%s before any upload: %d %s", path, a.Status, a.Raw)
 		}
@@ -160,6 +161,24 @@ func TestUploadAndDownload(t *testing.T) {
 	l.Refused("GET", "/image/i/content/stat", nil)
 	l.Refused("GET", "/image/nobody/content", nil)
 	l.Refused("PUT", "/image/nobody/content", "x")
+}
+
+func TestISO(t *testing.T) {
+	l := start(t)
+	uid := l.Create("repos", `{"name":"r"}`)
+	l.OK("PUT", "/repo/r/iso", bytesOf(100_000, 5))
+	stat := apitest.Decode[apitest.Map](t, l.OK("GET", "/repo/"+uid+"/iso/stat", nil))
+	iso := l.Get("repo/r")["iso"].(apitest.Map)
+	if fmt.Sprint(stat["size"]) != "100000" || stat["mtime"] != iso["mtime"] || iso["problem"] == nil {
+		t.Errorf("no ISO at all: stat %v, object %v", stat, iso)
+	}
+	l.OK("PATCH", "/repo/r", `{"description":"x"}`)
+	l.Refused("PATCH", "/repo/r", `{"iso":null}`)
+	l.OK("DELETE", "/repo/r/iso", nil)
+	l.Refused("GET", "/repo/r/iso/stat", nil)
+	if r := l.Get("repo/r"); r["iso"] != nil || r["tree"] != nil || r["description"] != "x" {
+		t.Errorf("without its ISO the repo is %v", r)
+	}
 }
 
 // send makes a request by hand: the head's first lines, then as much of the

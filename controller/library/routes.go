@@ -17,7 +17,7 @@ import (
 	"muster/shared/object"
 )
 
-type inspection func(f *os.File, size int64) (problem string, err error)
+type inspection func(f *os.File, about *object.File) error
 
 // idle is how long an upload may stand still.
 const idle = 2 * time.Minute
@@ -111,16 +111,25 @@ func (l *Library) remove(s slot) api.Handler {
 
 func (l *Library) download(s slot) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		o, err := l.opt.Objects.Find(s.kindName, r.PathValue("id"))
+		f, err := l.held(s, r)
 		if err != nil {
 			return err
 		}
-		f := s.get(o)
-		if f == nil {
-			return fault.New(fault.NotFound, "The %s %s has no %s: nothing was uploaded.", s.kindName, r.PathValue("id"), s.name)
-		}
 		return l.send(w, r, f.SHA256, f.Size)
 	}
+}
+
+// held gives the file that a request is about.
+func (l *Library) held(s slot, r *http.Request) (*object.File, error) {
+	o, err := l.opt.Objects.Find(s.kindName, r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	f := s.get(o)
+	if f == nil {
+		return nil, fault.New(fault.NotFound, "The %s %s has no %s: nothing was uploaded.", s.kindName, r.PathValue("id"), s.name)
+	}
+	return f, nil
 }
 
 func (l *Library) serveFile(w http.ResponseWriter, r *http.Request) error {
@@ -150,30 +159,25 @@ func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string, si
 	return nil
 }
 
-func (l *Library) image(r *http.Request) (*object.Image, *object.File, error) {
-	o, err := l.opt.Objects.Find(object.KindImage, r.PathValue("id"))
-	if err != nil {
-		return nil, nil, err
+// stat gives what the object's file is known by.
+func (l *Library) stat(s slot) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		f, err := l.held(s, r)
+		if err != nil {
+			return err
+		}
+		return api.Data(w, map[string]any{"size": f.Size, "mtime": f.MTime})
 	}
-	img := o.(*object.Image)
-	if img.Squash() == nil {
-		return nil, nil, fault.New(fault.NotFound, "The image %s has no content: nothing was uploaded.", r.PathValue("id"))
-	}
-	return img, img.Squash(), nil
-}
-
-func (l *Library) stat(w http.ResponseWriter, r *http.Request) error {
-	_, f, err := l.image(r)
-	if err != nil {
-		return err
-	}
-	return api.Data(w, map[string]any{"size": f.Size, "mtime": f.MTime})
 }
 
 func (l *Library) info(w http.ResponseWriter, r *http.Request) error {
-	_, f, err := l.image(r)
+	o, err := l.opt.Objects.Find(object.KindImage, r.PathValue("id"))
 	if err != nil {
 		return err
+	}
+	f := o.(*object.Image).Squash()
+	if f == nil {
+		return fault.New(fault.NotFound, "The image %s has no content: nothing was uploaded.", r.PathValue("id"))
 	}
 	refs := 0
 	for _, o := range l.opt.Objects.All(object.KindImage) {
