@@ -92,13 +92,13 @@ func (c *crud) list(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriterSize(w, 32<<10)
 	out.WriteString(`{"success":true,"data":{`)
-	enc := encoder(out)
+	enc, by := encoder(out), By(r)
 	for i, obj := range c.objects.All(c.spec.Name) {
 		if i > 0 {
 			out.WriteByte(',')
 		}
 		out.WriteString(`"` + obj.Base().UID + `":`)
-		if err := enc.Encode(c.objects.Show(c.spec.Name, obj)); err != nil {
+		if err := enc.Encode(c.spec.Redact(c.objects.Show(c.spec.Name, obj), by)); err != nil {
 			return err
 		}
 		if err := r.Context().Err(); err != nil {
@@ -114,7 +114,7 @@ func (c *crud) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return Data(w, c.objects.Show(c.spec.Name, obj))
+	return Data(w, c.spec.Redact(c.objects.Show(c.spec.Name, obj), By(r)))
 }
 
 func (c *crud) create(w http.ResponseWriter, r *http.Request) error {
@@ -176,7 +176,7 @@ func (c *crud) meta(w http.ResponseWriter, r *http.Request) error {
 // By names the caller as the author of a change.
 func By(r *http.Request) kind.Author {
 	c := CallerOf(r.Context())
-	return kind.Author{Name: c.Admin, Roles: c.Roles}
+	return kind.Author{Name: c.Admin, Roles: c.Roles, Can: c.Can}
 }
 
 func input(w http.ResponseWriter, r *http.Request) (registry.Input, error) {

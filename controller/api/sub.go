@@ -32,7 +32,7 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 			route("PUT", write, "Replace the object's own "+f.Path+".", replace),
 			route("PATCH", write, "Set the keys that are sent.", merge),
 			route("POST", write, "Set the keys that are sent.", merge),
-			route("DELETE", write, "Remove one key or a list of keys.", s.removeKeys),
+			{Method: "DELETE", Path: path, Permission: write, Doc: "Remove one key or a list of keys.", Handler: s.deleteKeys},
 		}
 	case kind.SubList:
 		return []Route{
@@ -55,7 +55,7 @@ func (s *sub) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v, _ := s.spec.Value(s.objects.Show(s.spec.Name, obj), s.field.Path)
+	v, _ := s.spec.Value(s.spec.Redact(s.objects.Show(s.spec.Name, obj), By(r)), s.field.Path)
 	if v.IsNil() { // shown as empty, never as null
 		if s.field.Sub == kind.SubList {
 			return Data(w, []string{})
@@ -96,6 +96,20 @@ func merge(now, sent json.RawMessage) (json.RawMessage, error) {
 	}
 	maps.Copy(old, add)
 	return json.Marshal(old)
+}
+
+// deleteKeys refuses reserved keys here: behind, a key that is missing is one
+// that the caller did not know of.
+func (s *sub) deleteKeys(w http.ResponseWriter, r *http.Request) error {
+	by := By(r)
+	return s.change(func(now, sent json.RawMessage) (json.RawMessage, error) {
+		if keys, err := oneOrMore(sent); s.field.Guarded && !by.May(kind.ReservedAttribWrite) && err == nil {
+			if i := slices.IndexFunc(keys, kind.Reserved); i >= 0 {
+				return nil, kind.RefuseReserved(s.field.Path, keys[i], by)
+			}
+		}
+		return s.removeKeys(now, sent)
+	})(w, r)
 }
 
 func (s *sub) removeKeys(now, sent json.RawMessage) (json.RawMessage, error) {

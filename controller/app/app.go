@@ -141,10 +141,9 @@ func (h *Head) serve(bh bootHead) error {
 	if err != nil {
 		return err
 	}
-	all, read := permissions(h.reg.Specs())
 	h.auth, err = auth.New(auth.Config{
 		Head: h.name, DataDir: h.cfg.Data, Admins: h.dir, Nodes: h.dir, Heads: h.dir,
-		All: all, Read: read, TrustedProxies: proxies, Helper: helper, Log: h.log,
+		Rights: object.NewRights(h.reg.Specs()), TrustedProxies: proxies, Helper: helper, Log: h.log,
 	})
 	if err != nil {
 		return err

@@ -223,11 +223,3 @@ func taken(addr string) bool {
 	a, err := netip.ParseAddr(addr)
 	return err == nil && !a.IsLoopback() && auth.OwnAddress(a)
 }
-
-// permissions lists what there is to be allowed, and what of it is reading.
-func permissions(specs []*kind.Spec) (all, read []kind.Permission) {
-	for _, s := range specs {
-		all, read = append(all, s.Read, s.Write), append(read, s.Read)
-	}
-	return all, read
-}

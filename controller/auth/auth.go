@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"muster/controller/api"
-	"muster/shared/kind"
+	"muster/shared/object"
 )
 
 // Admin is what this package needs to know about one.
@@ -60,7 +60,7 @@ const (
 	DefaultMinted  = 365 * 24 * time.Hour
 )
 
-// Config is what New needs. Admins, Nodes, Heads, Head, DataDir and Log must be set.
+// Config is what New needs. Admins, Nodes, Heads, Head, Rights, DataDir and Log must be set.
 type Config struct {
 	Head    string        // name of this head, the issuer in tokens
 	DataDir string        // holds token-secret, cluster-password and login.sock; others must be able to pass through it (0711)
@@ -72,9 +72,8 @@ type Config struct {
 	Nodes  Nodes
 	Heads  Heads
 
-	// All lists every permission of every kind and route, Read those that let
-	// somebody read a kind. Those of package kind and of this one are added.
-	All, Read []kind.Permission
+	// Rights is what the roles allow.
+	Rights *object.Rights
 
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
@@ -101,8 +100,8 @@ var _ api.Authenticator = (*Service)(nil)
 // New prepares the service and creates the head's signing secret on its first
 // start. Nothing is served before the part of Socket runs.
 func New(cfg Config) (*Service, error) {
-	if cfg.Admins == nil || cfg.Nodes == nil || cfg.Heads == nil || cfg.Log == nil || cfg.DataDir == "" {
-		return nil, errors.New("auth: Admins, Nodes, Heads, Log and DataDir are needed")
+	if cfg.Admins == nil || cfg.Nodes == nil || cfg.Heads == nil || cfg.Rights == nil || cfg.Log == nil || cfg.DataDir == "" {
+		return nil, errors.New("auth: Admins, Nodes, Heads, Rights, Log and DataDir are needed")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -132,7 +131,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg:       cfg,
 		tokens:    newTokens(secret, cfg.Head, cfg.Now),
-		grants:    newGrants(cfg.All, cfg.Read),
+		grants:    newGrants(cfg.Rights),
 		limits:    newLimiter(cfg.Now),
 		secrets:   newSecrets(cfg.Now),
 		passwords: passwords,

@@ -146,8 +146,8 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	}
 	cfg := Config{
 		Head: "head1", DataDir: dir, Admins: x, Nodes: x, Heads: x, Now: x.now, Helper: "/nonexistent/muster-pam",
-		All: []kind.Permission{"NodesRead", "NodesWrite"}, Read: []kind.Permission{"NodesRead", kind.ReservedAttribRead},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Rights: object.NewRights(object.All()),
+		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	if change != nil {
 		change(&cfg)
@@ -370,7 +370,7 @@ func TestOldSecretIsKept(t *testing.T) {
 
 func BenchmarkAuthenticate(b *testing.B) {
 	x := &room{time: time.Now(), admins: map[string]Admin{full.UID: full}}
-	s, err := New(Config{Head: "h", DataDir: b.TempDir(), Admins: x, Nodes: x, Heads: x, Log: slog.Default(), Now: x.now, Read: []kind.Permission{"NodesRead"}})
+	s, err := New(Config{Head: "h", DataDir: b.TempDir(), Admins: x, Nodes: x, Heads: x, Log: slog.Default(), Now: x.now, Rights: object.NewRights(object.All())})
 	if err != nil {
 		b.Fatal(err)
 	}

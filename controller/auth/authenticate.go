@@ -4,11 +4,13 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"muster/controller/api"
 	"muster/shared/fault"
 	"muster/shared/kind"
+	"muster/shared/object"
 )
 
 // Browsers cannot set headers when they open a websocket, but can offer
@@ -70,10 +72,16 @@ func (s *Service) holder(c *claims) (Admin, error) {
 	if !ok {
 		return Admin{}, fault.New(fault.Unauthenticated, "The token is that of admin %s, who was deleted.", c.Name)
 	}
+	if a.Name != c.Name { // the name is that of a person
+		return Admin{}, fault.New(fault.Unauthenticated, "The token is that of admin %s, who is called %s now: log in again.", c.Name, a.Name)
+	}
 	return a, nil
 }
 
 func noRole(a Admin) error {
+	if slices.Contains(a.Roles, object.RoleNoAccess) {
+		return fault.New(fault.Forbidden, "Admin %s has no access: %s is among the roles, and takes away all that others allow.", a.Name, object.RoleNoAccess)
+	}
 	return fault.New(fault.Forbidden, "Admin %s has no role that this head knows, so nothing is allowed; a full admin can give one with PATCH /api/v1/admin/%s.", a.Name, a.Name)
 }
 

@@ -21,6 +21,8 @@ func (s *Service) Routes() []api.Route {
 			Doc: "A new set of tokens for the refresh token in the Authorization header; an access token is refused."},
 		{Method: "GET", Path: "/api/v1/whoami", Permission: kind.LoggedIn, Handler: s.whoami,
 			Doc: "The admin whose token this is: `userid`, `uid`, `roles`."},
+		{Method: "GET", Path: "/api/v1/roles", Permission: kind.LoggedIn, Handler: s.roles,
+			Doc: "The roles and permissions that an admin's `roles` may list, and what each role allows."},
 		{Method: "POST", Path: "/api/v1/admin/{id}/newtoken", Permission: kind.LoggedIn, Handler: s.mint,
 			Doc: "A set of tokens for a tool: for oneself, or by a full admin for another; `timeout` bounds the life of all of it, in seconds."},
 	}
@@ -178,8 +180,8 @@ func (s *Service) mint(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case ok && a.UID == caller.UID:
-	case !caller.Can(MintTokens):
-		return fault.New(fault.Forbidden, "Admin %s may make tokens for himself only: those for others need the permission %s.", caller.Admin, MintTokens)
+	case !caller.Can(kind.AdminsMintTokens):
+		return fault.New(fault.Forbidden, "Admin %s may make tokens for himself only: those for others need the permission %s.", caller.Admin, kind.AdminsMintTokens)
 	case !ok:
 		return fault.New(fault.NotFound, "No admin found for ID=%s", id)
 	case !covers(s.grants.of(caller.Roles), s.grants.of(a.Roles)):

@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"muster/shared/kind"
+	"muster/shared/object"
 )
 
 func TestReplyShapesAndRefresh(t *testing.T) {
@@ -160,7 +163,9 @@ func TestMinting(t *testing.T) {
 	mint(fullToken, "norole", "").want(t, "full for one without roles", 200, "")
 
 	// One who may mint but holds less than the target.
-	f.grants.of(reader.Roles)[MintTokens] = true
+	minter := reader
+	minter.Roles = []string{object.RoleAuthUser, string(kind.AdminsMintTokens)}
+	f.set(minter)
 	mint(readerToken, "full", "").want(t, "for a more powerful one", 403, "may do more")
 	mint(readerToken, "norole", "").want(t, "for a less powerful one", 200, "")
 }

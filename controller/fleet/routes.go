@@ -127,7 +127,9 @@ func (f *Fleet) putOwnAttributes(w http.ResponseWriter, r *http.Request) error {
 		return fault.Invalidf("uid: the node is the one that asks; POST takes a uid.")
 	}
 	uid := api.CallerOf(r.Context()).Node
-	return f.addAttributes(w, r, kind.Author{Name: "node " + uid}, uid, in)
+	// What decides over nodes is not for them to write.
+	node := kind.Author{Name: "node " + uid, Can: func(kind.Permission) bool { return false }}
+	return f.addAttributes(w, r, node, uid, in)
 }
 
 func (f *Fleet) putAttributes(w http.ResponseWriter, r *http.Request) error {

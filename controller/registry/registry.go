@@ -5,7 +5,8 @@
 // After. What was committed comes back on the store's change feed, and from
 // there into the view in memory that serves every read; a write returns when
 // the view has it. Who may do what is decided before, by the route's
-// permission. Telemetry does not pass through here, see controller/fleet.
+// permission, but for the parts of an object that take one of their own, see
+// kind.Spec.Guard. Telemetry does not pass through here, see controller/fleet.
 package registry
 
 import (

@@ -70,7 +70,7 @@ func (r *Registry) update(ctx context.Context, by kind.Author, kindName, id stri
 	if err != nil {
 		return err
 	}
-	doc, err := parse(spec, in, how, r.Show(kindName, shown))
+	doc, err := parse(spec, in, how, spec.Redact(r.Show(kindName, shown), by))
 	if err != nil {
 		return err
 	}
@@ -324,8 +324,11 @@ func required(spec *kind.Spec, obj kind.Object) error {
 	return nil
 }
 
-// finish runs the kind's hooks around saving.
+// finish runs the kind's hooks around saving what the author may change.
 func (t *tx) finish(spec *kind.Spec, obj, old kind.Object) error {
+	if err := spec.Guard(obj, old, t.by); err != nil {
+		return err
+	}
 	if spec.Prepare != nil {
 		if err := spec.Prepare(t, obj, old); err != nil {
 			return err

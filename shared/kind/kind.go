@@ -62,7 +62,8 @@ type Field struct {
 	Label    string // how messages name it: "MAC"; Path when empty
 	Ref      string // kind that the value names; stored as UID, shown as name unless a list
 	Sub      Sub
-	Write    Permission // to change it through its Sub endpoints; the kind's Write when empty
+	Write    Permission // what changing it takes beside the kind's Write, or through its Sub endpoints instead of it
+	Guarded  bool       // Values whose reserved keys take permissions of their own, see Reserved
 }
 
 // label is how a message names the field.
@@ -142,16 +143,6 @@ type Tx interface {
 	// Taken says whether an address belongs to a head or is otherwise not for nodes.
 	Taken(addr string) bool
 }
-
-// Author is who makes a change: an admin with roles, or the head itself.
-type Author struct {
-	Name  string
-	Roles []string
-}
-
-// Itself says whether the head makes the change by itself; an admin has roles,
-// since without any nothing is allowed.
-func (a Author) Itself() bool { return len(a.Roles) == 0 }
 
 // UIDPattern is the published form of a UID.
 var UIDPattern = regexp.MustCompile(`^[a-z0-9]{32}$`)
@@ -281,6 +272,8 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 			return fail("field %q needs Summary, Source and Format", f.Path)
 		case (f.Source == User || f.OnCreate) && f.Format.Parse == nil:
 			return fail("field %q is written by users, but its format cannot be parsed", f.Path)
+		case f.Guarded && reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Path]).Type != reflect.TypeFor[Values]():
+			return fail("field %q is guarded, which only Values can be", f.Path)
 		case f.Ref != "" && !known(f.Ref):
 			return fail("field %q refers to kind %q, which does not exist", f.Path, f.Ref)
 		case f.Default != "" && f.Source == User:

@@ -1,5 +1,7 @@
 package kind
 
+import "slices"
+
 // Permission is what a caller must hold to do something. A kind has one to
 // read and one to write it; a special route names its own.
 type Permission string
@@ -13,11 +15,49 @@ const (
 	OnlyLocal Permission = "local-self" // answered by the handler's own check, which its doc must describe
 )
 
-// The permissions that no kind implies.
+// The permissions that no kind implies. A new one is listed in Special, too.
 const (
 	NodesExecCommand    Permission = "NodesExecCommand"
 	NodesPowerControl   Permission = "NodesPowerControl"
 	NodesWriteGroups    Permission = "NodesWriteGroups"
 	ReservedAttribRead  Permission = "ReservedAttribRead"
 	ReservedAttribWrite Permission = "ReservedAttribWrite"
+	AdminsMintTokens    Permission = "AdminsMintTokens" // make tokens for others who may do no more than oneself
 )
+
+// Special lists the permissions that no kind implies.
+func Special() []Permission {
+	return []Permission{NodesExecCommand, NodesPowerControl, NodesWriteGroups, ReservedAttribRead, ReservedAttribWrite, AdminsMintTokens}
+}
+
+// Permissions lists every permission that an admin can hold, sorted: those of
+// the kinds and the special ones.
+func Permissions(specs []*Spec) []Permission {
+	all := Special()
+	for _, s := range specs {
+		all = append(all, s.Read, s.Write)
+		for _, f := range s.Fields {
+			if f.Write != "" {
+				all = append(all, f.Write)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Author is who makes a change, or asks to see something: an admin, a node, or
+// the head itself.
+type Author struct {
+	Name  string
+	Roles []string
+	// Can says what the author may do beyond what let him in. The head itself,
+	// for which it is nil, may do everything.
+	Can func(Permission) bool
+}
+
+// May says whether the author holds the permission.
+func (a Author) May(p Permission) bool { return a.Can == nil || a.Can(p) }
+
+// Itself says whether the head makes the change by itself.
+func (a Author) Itself() bool { return a.Can == nil }

@@ -13,12 +13,6 @@ import (
 	"muster/shared/kind"
 )
 
-// RoleFullAdmin may do everything; RoleAuthUser may log in and read.
-const (
-	RoleFullAdmin = "role.fulladmin"
-	RoleAuthUser  = "role.authuser"
-)
-
 // Admin lets an operating-system user use muster.
 type Admin struct {
 	kind.Meta
@@ -27,9 +21,12 @@ type Admin struct {
 	Roles       []string    `json:"roles"`
 	Keys        []string    `json:"keys,omitempty"`
 	GUISettings kind.Values `json:"gui_settings,omitempty"`
+	// Generation is that of the tokens which are good: one more ends all others.
+	Generation int64 `json:"token_generation,omitempty"`
 }
 
-func admin() *kind.Spec {
+// admin is told where to find the rights, which depend on all kinds.
+func admin(rights func() *Rights) *kind.Spec {
 	return &kind.Spec{
 		Name: KindAdmin, Plural: "admins", Title: "Admin",
 		Doc:   "An operating-system user who may use muster.",
@@ -40,9 +37,10 @@ func admin() *kind.Spec {
 		Fields: meta(
 			kind.Field{Path: "name", Summary: "the user's name in the operating system", Source: kind.User, Format: kind.Name, Required: true, Unique: true},
 			descriptionField(),
-			kind.Field{Path: "roles", Summary: "what the admin may do; those of the creator when left out", Source: kind.User, Format: roleList},
+			kind.Field{Path: "roles", Summary: "what the admin may do; those of the creator when left out", Source: kind.User, Format: roleList(rights)},
 			kind.Field{Path: "keys", Summary: "public SSH keys", Source: kind.User, Format: kind.List("ssh-keys", sshKey), Sub: kind.SubList},
 			kind.Field{Path: "gui_settings", Summary: "kept for the web portal", Source: kind.User, Format: kind.Settings, Sub: kind.SubMap},
+			kind.Field{Path: "token_generation", Summary: "how often all tokens of the admin were revoked", Source: kind.Head, Format: kind.Shown("integer")},
 		),
 		Columns: []string{"name", "roles", "description"},
 		Prepare: func(tx kind.Tx, obj, old kind.Object) error {
@@ -53,23 +51,60 @@ func admin() *kind.Spec {
 			if a.Roles == nil {
 				a.Roles = []string{}
 			}
-			return nil
+			return manageable(rights(), tx.By(), a, old)
 		},
-		After: keepOneFullAdmin,
+		After: func(tx kind.Tx, obj, old kind.Object) error {
+			if obj == nil {
+				if err := manageable(rights(), tx.By(), old.(*Admin), old); err != nil {
+					return err
+				}
+			}
+			return keepOneFullAdmin(rights(), tx, obj, old)
+		},
 	}
 }
 
+// manageable refuses what would give somebody rights that he lacks: a role for
+// others or himself that allows more than his own, or a hand on an admin who
+// may do more, whose keys or name would be a way to become him.
+func manageable(r *Rights, by kind.Author, a *Admin, old kind.Object) error {
+	entries := [][]string{a.Roles}
+	if old != nil {
+		entries = append(entries, old.(*Admin).Roles)
+	}
+	for _, roles := range entries {
+		if more := r.Beyond(roles, by.May); len(more) > 0 {
+			return fault.New(fault.Forbidden, "%s lacks %s, and so can neither give nor manage the roles %s of admin %s.", by.Name, some(more), strings.Join(roles, ", "), a.Name)
+		}
+	}
+	return nil
+}
+
+// some names the first few permissions of a list.
+func some(list []kind.Permission) string {
+	const few = 3
+	words := make([]string, 0, few+1)
+	for i, p := range list {
+		if i == few {
+			words = append(words, fmt.Sprintf("and %d more", len(list)-few))
+			break
+		}
+		words = append(words, string(p))
+	}
+	return strings.Join(words, ", ")
+}
+
 // keepOneFullAdmin refuses the change that would leave nobody to undo it.
-func keepOneFullAdmin(tx kind.Tx, obj, old kind.Object) error {
-	if old == nil || !slices.Contains(old.(*Admin).Roles, RoleFullAdmin) {
+func keepOneFullAdmin(r *Rights, tx kind.Tx, obj, old kind.Object) error {
+	if old == nil || !r.full(old.(*Admin).Roles) {
 		return nil
 	}
-	if obj != nil && slices.Contains(obj.(*Admin).Roles, RoleFullAdmin) {
+	if obj != nil && r.full(obj.(*Admin).Roles) {
 		return nil
 	}
 	left := false
 	err := tx.Each(KindAdmin, func(o kind.Object) error {
-		left = left || slices.Contains(o.(*Admin).Roles, RoleFullAdmin)
+		left = left || r.full(o.(*Admin).Roles)
 		return nil
 	})
 	if err == nil && !left {
@@ -78,28 +113,24 @@ func keepOneFullAdmin(tx kind.Tx, obj, old kind.Object) error {
 	return err
 }
 
-var role = kind.Parsed("role", func(s string) (string, error) {
-	name, ok := strings.CutPrefix(s, "role.")
-	if !ok || name == "" || len(s) > kind.MaxName || strings.ContainsAny(name, ", \t\n") {
-		return "", fmt.Errorf("%q is not a role such as %s", s, RoleFullAdmin)
-	}
-	return s, nil
-})
-
 // roleList is a list of roles, or one string with commas.
-var roleList = kind.Format{Name: "roles", Parse: func(raw json.RawMessage) (any, error) {
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		words := []string{}
-		for _, w := range strings.Split(s, ",") {
-			if w = strings.TrimSpace(w); w != "" {
-				words = append(words, w)
+func roleList(rights func() *Rights) kind.Format {
+	role := kind.Parsed("role", func(s string) (string, error) { return rights().parse(s) })
+	list := kind.List("roles", role)
+	return kind.Format{Name: list.Name, Parse: func(raw json.RawMessage) (any, error) {
+		var s string
+		if json.Unmarshal(raw, &s) == nil {
+			words := []string{}
+			for _, w := range strings.Split(s, ",") {
+				if w = strings.TrimSpace(w); w != "" {
+					words = append(words, w)
+				}
 			}
+			raw, _ = json.Marshal(words) // strings can always be written
 		}
-		raw, _ = json.Marshal(words)
-	}
-	return kind.List("roles", role).Parse(raw)
-}}
+		return list.Parse(raw)
+	}}
+}
 
 var sshKey = kind.Parsed("ssh-key", func(s string) (string, error) {
 	if strings.Contains(s, "PRIVATE KEY") {

@@ -15,8 +15,9 @@ import (
 // All is every kind, in the order in which people list them. The result is
 // new at each call, bound and checked.
 func All() []*kind.Spec {
+	var rights *Rights
 	specs := []*kind.Spec{
-		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(), cluster(),
+		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(func() *Rights { return rights }), cluster(),
 		repo(), distro(), gitrepo(),
 		head(),
 	}
@@ -28,6 +29,7 @@ func All() []*kind.Spec {
 			panic(fmt.Sprintf("object: a declaration is wrong: %v", err)) // a unit test finds it first
 		}
 	}
+	rights = NewRights(specs)
 	return specs
 }
 

@@ -22,7 +22,7 @@ func attrib() *kind.Spec {
 		Fields: meta(
 			nameField(true),
 			descriptionField(),
-			kind.Field{Path: "attributes", Summary: "names and values, one level deep", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap},
+			kind.Field{Path: "attributes", Summary: "names and values, one level deep", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap, Guarded: true},
 		),
 	}
 }

@@ -49,7 +49,7 @@ func node() *kind.Spec {
 			kind.Field{Path: "ip", Summary: "the node's address, from its naming pool and network", Source: kind.Head, Format: kind.IP, Unique: true, Label: "IP"},
 			kind.Field{Path: "type", Summary: "what the node is", Source: kind.User, Format: kind.OneOf("unknown", "compute", "head", "simulated"), Default: `"compute"`},
 			descriptionField(),
-			kind.Field{Path: "attributes", Summary: "the node's attributes, those inherited from groups included when read", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap},
+			kind.Field{Path: "attributes", Summary: "the node's attributes, those inherited from groups included when read", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap, Guarded: true},
 			kind.Field{Path: "groups", Summary: "attribute groups in order; later ones overwrite earlier ones", Source: kind.User, Format: kind.References, Ref: KindAttrib, Default: "[]", Sub: kind.SubList, Write: kind.NodesWriteGroups},
 			kind.Field{Path: "naming_pool", Summary: "the pool that names the node", Source: kind.User, Format: kind.Reference, Ref: KindNamingpool},
 			kind.Field{Path: "power_uri", Summary: "the URI of the node's BMC; <x> stands for an attribute, status or hardware value", Source: kind.User, Format: kind.Line},

@@ -87,7 +87,7 @@ func Start(tb testing.TB, opt Options) *Head {
 	if opt.Routes != nil {
 		routes = append(routes, opt.Routes(h)...)
 	}
-	handler, err := api.New(believer{}, h.Logger, routes...)
+	handler, err := api.New(believer(object.NewRights(h.Registry.Specs()).Of([]string{object.RoleFullAdmin})), h.Logger, routes...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -136,10 +136,10 @@ func (h *Head) seed(ctx context.Context) {
 	}
 }
 
-// believer grants an admin everything.
-type believer struct{}
+// believer grants an admin everything: these permissions.
+type believer map[kind.Permission]bool
 
-func (believer) Authenticate(r *http.Request, want kind.Permission) (*api.Caller, error) {
+func (b believer) Authenticate(r *http.Request, want kind.Permission) (*api.Caller, error) {
 	if want == kind.Public {
 		return &api.Caller{Addr: api.RemoteAddr(r)}, nil
 	}
@@ -154,7 +154,7 @@ func (believer) Authenticate(r *http.Request, want kind.Permission) (*api.Caller
 	if name == "" {
 		name = Admin
 	}
-	caller := api.NewCaller(name, "", []string{"role.authuser", "role.fulladmin"}, map[kind.Permission]bool{want: true})
+	caller := api.NewCaller(name, "", []string{"role.authuser", "role.fulladmin"}, b)
 	caller.Addr = api.RemoteAddr(r)
 	return caller, nil
 }
