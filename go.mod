@@ -39,6 +39,8 @@ require (
 )
 
 require (
+	github.com/coreos/butane v0.25.0 // indirect
+	github.com/coreos/ignition/v2 v2.24.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/go-ole/go-ole v1.2.6 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
