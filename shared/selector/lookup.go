@@ -36,6 +36,13 @@ func newLookup(s Section, key string) lookup {
 	}
 }
 
+// Value gives what the lookup reads of a node, as it is kept: sizes that nodes
+// report in KiB too.
+func (l Lookup) Value(n Node) (any, bool) {
+	ready := newLookup(l.Section, l.Key)
+	return ready.get(n)
+}
+
 // get gives the value for a node. The whole key comes before any path that
 // its dots make, and a shorter first part before a longer one.
 func (l *lookup) get(n Node) (any, bool) {
