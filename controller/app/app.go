@@ -125,6 +125,7 @@ func (h *Head) open(ctx context.Context) error {
 	h.agent = newAgentArchive(program, blobs, h.cfg.Data, h.log)
 	h.library = library.New(library.Options{Objects: h.reg, Blobs: blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse})
 	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
+	h.dir.provision = h.newProvision(bootHead)
 	if err := os.MkdirAll(filepath.Join(h.cfg.Data, "kickstarts"), 0o755); err != nil {
 		return err
 	}
@@ -154,6 +155,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.auth.Routes(),
 		h.fleet.Routes(),
 		h.library.Routes(),
+		h.provisionRoutes(),
 		info.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		(&selection.Selection{Objects: h.reg, Live: h.fleet}).Routes(),

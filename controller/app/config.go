@@ -26,6 +26,7 @@ type Config struct {
 	BootInterface string `key:"boot-interface" help:"interface on which machines boot; without it there is no DHCP and no TFTP"`
 	ProxyDHCP     bool   `key:"proxy-dhcp" help:"another DHCP server gives the addresses, only tell machines what to boot"`
 	IPXE          string `key:"ipxe" help:"directory of the iPXE binaries of the distribution's package ipxe"`
+	Ignition      string `key:"ignition" help:"the ignition binary that /ignition/bin gives; none when empty"`
 	Lease         string `key:"lease" help:"how long a DHCP lease lasts"`
 	Agent         string `key:"agent" help:"the muster-agent that nodes get; the one beside this program when empty"`
 	PAMHelper     string `key:"pam-helper" help:"the program that asks PAM; muster-pam beside this program when empty"`

@@ -13,6 +13,7 @@ import (
 	"muster/controller/boot"
 	"muster/controller/fleet"
 	"muster/controller/library"
+	"muster/controller/provision"
 	"muster/controller/registry"
 	"muster/shared/fault"
 	"muster/shared/kind"
@@ -26,14 +27,15 @@ var headAuthor = kind.Author{Name: "muster"}
 // directory answers for the objects and the fleet what other packages ask:
 // which machine boots what, who is an admin, which address is whose.
 type directory struct {
-	reg     *registry.Registry
-	fleet   *fleet.Fleet
-	library *library.Library
-	agent   *agentArchive
-	now     func() time.Time
-	heads   []netip.Addr // of this head, on the boot interface
-	head    string       // host name
-	boot    bootHead
+	reg       *registry.Registry
+	fleet     *fleet.Fleet
+	library   *library.Library
+	agent     *agentArchive
+	provision *provision.Provision
+	now       func() time.Time
+	heads     []netip.Addr // of this head, on the boot interface
+	head      string       // host name
+	boot      bootHead
 }
 
 // ByMAC implements boot.Directory.
@@ -108,7 +110,7 @@ func (d *directory) machine(n *object.Node) boot.Machine {
 	if n.IP != nil {
 		m.IP, _ = netip.ParseAddr(*n.IP)
 	}
-	bc, err := library.Bootconfig(look, n)
+	bc, err := object.BootconfigOf(look, n)
 	if err != nil {
 		m.Problem = err.Error()
 		return m
@@ -146,7 +148,7 @@ func (d *directory) Boot(uid string) (wire.Boot, error) {
 	for _, a := range d.heads {
 		b.Hosts = append(b.Hosts, a.String()+" "+d.head)
 	}
-	bc, err := library.Bootconfig(d.reg.Look(), o.(*object.Node))
+	bc, err := object.BootconfigOf(d.reg.Look(), o.(*object.Node))
 	if err != nil {
 		b.Problem = err.Error()
 		return b, nil

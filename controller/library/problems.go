@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 
-	"muster/shared/fault"
-	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -53,20 +51,4 @@ func (l *Library) fileProblems(what string, f *object.File, remedy string) []str
 		return []string{fmt.Sprintf("%s: its file in this head's store has %d bytes instead of %d: %s", what, info.Size(), f.Size, remedy)}
 	}
 	return nil
-}
-
-// Bootconfig gives the boot configuration that a node's attribute names.
-func Bootconfig(look kind.Look, n *object.Node) (*object.Bootconfig, error) {
-	name := object.Attribute(look, n, object.AttrBootConfig)
-	if name == "" {
-		return nil, fault.New(fault.Conflict, "the node has no attribute %s, which names its boot configuration", object.AttrBootConfig)
-	}
-	o, ok := look.Find(object.KindBootconfig, "name", name)
-	if !ok {
-		o, ok = look.Get(object.KindBootconfig, name)
-	}
-	if !ok {
-		return nil, fault.New(fault.Conflict, "the node's attribute %s names the boot configuration %q, which does not exist", object.AttrBootConfig, name)
-	}
-	return o.(*object.Bootconfig), nil
 }

@@ -1,6 +1,9 @@
 package object
 
-import "muster/shared/kind"
+import (
+	"muster/shared/fault"
+	"muster/shared/kind"
+)
 
 // The boot styles of the published API.
 const (
@@ -62,4 +65,20 @@ func bootconfig() *kind.Spec {
 		Columns:  []string{"name", "image", "boot_style", "kernel.size", "initramfs.size", "cmdline", "frozen"},
 		Fields:   meta(fields...),
 	}
+}
+
+// BootconfigOf gives the boot configuration that a node's attribute names.
+func BootconfigOf(look kind.Look, n *Node) (*Bootconfig, error) {
+	name := Attribute(look, n, AttrBootConfig)
+	if name == "" {
+		return nil, fault.New(fault.Conflict, "the node has no attribute %s, which names its boot configuration", AttrBootConfig)
+	}
+	o, ok := look.Find(KindBootconfig, "name", name)
+	if !ok {
+		o, ok = look.Get(KindBootconfig, name)
+	}
+	if !ok {
+		return nil, fault.New(fault.Conflict, "the node's attribute %s names the boot configuration %q, which does not exist", AttrBootConfig, name)
+	}
+	return o.(*Bootconfig), nil
 }
