@@ -104,7 +104,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Del(name)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if f.Code == fault.Unauthenticated {
+	if f.Code == fault.Unauthenticated && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.WriteHeader(fault.Status(f))

@@ -27,6 +27,7 @@ import (
 	"muster/controller/cluster"
 	"muster/controller/exec"
 	"muster/controller/fleet"
+	"muster/controller/gitrepo"
 	"muster/controller/library"
 	"muster/controller/naming"
 	"muster/controller/registry"
@@ -51,6 +52,7 @@ type Head struct {
 	dir     *directory
 	agent   *agentArchive
 	library *library.Library
+	git     *gitrepo.Repos
 	routes  []api.Route
 	handler http.Handler
 	http    net.Listener
@@ -149,6 +151,9 @@ func (h *Head) serve(bh bootHead) error {
 	if err != nil {
 		return err
 	}
+	if h.git, err = h.openGitrepos(); err != nil {
+		return err
+	}
 	info := &cluster.Info{Objects: h.reg, Head: h.name, Version: h.version, Bundle: h.ca.Bundle, Now: time.Now}
 	h.routes = slices.Concat(
 		api.Generic(h.reg),
@@ -156,6 +161,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.fleet.Routes(),
 		h.library.Routes(),
 		h.provisionRoutes(),
+		h.git.Routes(),
 		info.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		(&selection.Selection{Objects: h.reg, Live: h.fleet}).Routes(),
@@ -195,6 +201,7 @@ func (h *Head) Run(ctx context.Context, ready func()) (err error) {
 		{Name: "fleet", Run: h.fleet.Run},
 		{Name: "changes", Run: h.follow},
 		{Name: "library", Run: h.library.Run},
+		{Name: "git repositories", Run: h.git.Run},
 		h.auth.Socket(),
 		h.web("http", h.cfg.HTTP, &h.http, nil),
 		h.web("https", h.cfg.HTTPS, &h.https, h.ca.TLSConfig()),

@@ -319,5 +319,8 @@ func prepareGitrepo(tx kind.Tx, obj, old kind.Object) error {
 			return fault.New(fault.Forbidden, "%s: only an admin with %s may name a path on the head; use a URL.", f.name, RoleFullAdmin)
 		}
 	}
+	if g.URL != was.URL || g.Upstream != was.Upstream {
+		g.SyncError = "" // it was about the other one
+	}
 	return nil
 }

@@ -1,0 +1,26 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"muster/controller/gitrepo"
+)
+
+// openGitrepos makes the part that hosts git repositories. Of the environment,
+// git gets the proxies by which it reaches others.
+func (h *Head) openGitrepos() (*gitrepo.Repos, error) {
+	var env []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		if slices.Contains([]string{"http_proxy", "https_proxy", "all_proxy", "no_proxy"}, strings.ToLower(name)) {
+			env = append(env, e)
+		}
+	}
+	return gitrepo.New(gitrepo.Options{
+		Objects: h.reg, Auth: h.auth, Dir: filepath.Join(h.cfg.Data, "gitrepos"), Head: h.name, Env: env, Log: h.log, Now: time.Now,
+	})
+}

@@ -1,0 +1,209 @@
+package gitrepo
+
+import (
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"muster/controller/api"
+	"muster/shared/fault"
+	"muster/shared/object"
+)
+
+// The services of git's smart HTTP protocol (gitprotocol-http).
+const (
+	uploadPack  = "git-upload-pack"  // for fetch and clone
+	receivePack = "git-receive-pack" // for push
+)
+
+// Bounds on one request of a client.
+const (
+	serveTime   = time.Hour
+	idle        = 2 * time.Minute // a client may stand still that long
+	maxRequest  = 32 << 20        // bytes of a fetch's request, unpacked
+	maxProtocol = 64              // bytes of the header Git-Protocol
+)
+
+// advertise answers the first request of a client: which branches there are.
+func (s *Repos) advertise(w http.ResponseWriter, req *http.Request, service string) error {
+	o, r, _, err := s.client(w, req, service)
+	if err != nil {
+		return err
+	}
+	if err := s.ready(req.Context(), o, r); err != nil {
+		return err
+	}
+	leave, err := s.gate.enter(req.Context(), api.CallerOf(req.Context()).Addr)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(req.Context(), serveTime)
+	defer cancel()
+	protocol := protocolOf(req)
+	header(w, service, "advertisement")
+	out := &patientWriter{w, http.NewResponseController(w)}
+	if !strings.Contains(strings.Join(protocol, ""), "version=2") || service == receivePack {
+		line := "# service=" + service + "\n"
+		if _, err := fmt.Fprintf(out, "%04x%s0000", len(line)+4, line); err != nil {
+			return err
+		}
+	}
+	_, err = s.git.do(ctx, run{dir: r.dir, stdout: out, env: protocol,
+		args: []string{strings.TrimPrefix(service, "git-"), "--stateless-rpc", "--advertise-refs", r.bare()}})
+	return err
+}
+
+// client finds the repository that a client of git wants, and who it is.
+func (s *Repos) client(w http.ResponseWriter, req *http.Request, service string) (*object.Gitrepo, *repo, string, error) {
+	if service != receivePack {
+		o, r, err := s.reader(w, req)
+		return o, r, "", err
+	}
+	o, r, err := s.find(req.PathValue("id"))
+	if err != nil {
+		return nil, nil, "", err
+	}
+	admin, err := s.authenticate(w, req, mayWrite)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	if m := remoteOf(o); m.mirror {
+		return nil, nil, "", fault.New(fault.Forbidden,
+			"The repository is a copy of %s, which the next synchronization makes it again: push there, or make that its upstream instead of its url.", m.shown())
+	}
+	return o, r, admin, nil
+}
+
+// protocolOf hands on the client's wish for a version of the protocol.
+func protocolOf(req *http.Request) []string {
+	p := req.Header.Get("Git-Protocol")
+	if p == "" || len(p) > maxProtocol || strings.Trim(p, "abcdefghijklmnopqrstuvwxyz0123456789=:") != "" {
+		return nil
+	}
+	return []string{"GIT_PROTOCOL=" + p}
+}
+
+func header(w http.ResponseWriter, service, part string) {
+	w.Header().Set("Content-Type", "application/x-"+service+"-"+part)
+	w.Header().Set("Cache-Control", "no-cache, max-age=0, must-revalidate")
+}
+
+// call answers the requests that follow: a fetch, or a push.
+func (s *Repos) call(w http.ResponseWriter, req *http.Request) error {
+	service := inner(req)
+	if service != uploadPack && service != receivePack {
+		return fault.New(fault.NotAllowed, "Only clients of git post here, to %s or %s.", uploadPack, receivePack)
+	}
+	if got, want := req.Header.Get("Content-Type"), "application/x-"+service+"-request"; got != want {
+		return fault.Invalidf("The Content-Type must be %s.", want)
+	}
+	o, r, admin, err := s.client(w, req, service)
+	if err != nil {
+		return err
+	}
+	if err := s.ready(req.Context(), o, r); err != nil && service == uploadPack {
+		return err
+	}
+	leave, err := s.gate.enter(req.Context(), api.CallerOf(req.Context()).Addr)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(req.Context(), serveTime)
+	defer cancel()
+	body, err := sent(w, req)
+	if err != nil {
+		return err
+	}
+	out := &patientWriter{w, http.NewResponseController(w)}
+	header(w, service, "result")
+	if service == receivePack {
+		return s.receive(ctx, r, admin, run{dir: r.dir, stdin: body, stdout: out, env: protocolOf(req)})
+	}
+	_, err = s.git.do(ctx, run{dir: r.dir, stdin: io.LimitReader(body, maxRequest), stdout: out, env: protocolOf(req),
+		args: []string{"upload-pack", "--stateless-rpc", r.bare()}})
+	return err
+}
+
+// receive takes a push. The client's answer ends when the work tree is there too.
+func (s *Repos) receive(ctx context.Context, r *repo, admin string, rn run) error {
+	return s.change(ctx, r, func(ctx context.Context) error {
+		room, err := r.room()
+		if err != nil {
+			return err
+		}
+		rn.args = []string{"-c", fmt.Sprintf("receive.maxInputSize=%d", room), "receive-pack", "--stateless-rpc", r.bare()}
+		rn.disk, rn.env = room, append(rn.env, s.author(admin)...)
+		before, err := r.refs(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := s.git.do(ctx, rn); err != nil {
+			return err
+		}
+		after, err := r.refs(ctx)
+		if err != nil || before == after {
+			return err
+		}
+		s.opt.Log.Info("git push", "repository", r.uid, "admin", admin)
+		if err := r.remember(func(st *state) { st.Grown = true }); err != nil {
+			return err
+		}
+		s.nudge()
+		if err := r.settleHead(ctx, ""); err != nil {
+			return err
+		}
+		return r.checkout(ctx, false)
+	})
+}
+
+// refs is everything that a push can change, as one text.
+func (r *repo) refs(ctx context.Context) (string, error) {
+	return r.git.text(ctx, r.bare(), "for-each-ref", "--format=%(objectname) %(refname)")
+}
+
+// sent is the body of a request, which clients may compress.
+func sent(w http.ResponseWriter, req *http.Request) (io.Reader, error) {
+	body := io.Reader(&patientReader{req.Body, http.NewResponseController(w)})
+	switch req.Header.Get("Content-Encoding") {
+	case "":
+		return body, nil
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, fault.Invalidf("The body is not compressed as it says: %v.", err)
+		}
+		return z, nil
+	}
+	return nil, fault.Invalidf("The body is compressed by %q; only gzip is taken.", req.Header.Get("Content-Encoding"))
+}
+
+// patientReader and patientWriter let a transfer go on as long as it moves.
+type patientReader struct {
+	io.Reader
+	rc *http.ResponseController
+}
+
+func (p *patientReader) Read(buf []byte) (int, error) {
+	p.rc.SetReadDeadline(time.Now().Add(idle)) // not all transports have deadlines; then the server's own holds
+	return p.Reader.Read(buf)
+}
+
+type patientWriter struct {
+	io.Writer
+	rc *http.ResponseController
+}
+
+func (p *patientWriter) Write(buf []byte) (int, error) {
+	p.rc.SetWriteDeadline(time.Now().Add(idle))
+	n, err := p.Writer.Write(buf)
+	if err == nil {
+		err = p.rc.Flush()
+	}
+	return n, err
+}
