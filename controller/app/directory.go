@@ -192,7 +192,15 @@ func admin(o kind.Object, ok bool) (auth.Admin, bool) {
 		return auth.Admin{}, false
 	}
 	a := o.(*object.Admin)
-	return auth.Admin{UID: a.UID, Name: a.Name, Roles: a.Roles, Keys: a.Keys}, true
+	return auth.Admin{UID: a.UID, Name: a.Name, Roles: a.Roles, Keys: a.Keys, Generation: a.Generation}, true
+}
+
+// RevokeTokens implements auth.Admins.
+func (d *directory) RevokeTokens(ctx context.Context, by kind.Author, uid string) error {
+	return d.reg.Modify(ctx, by, object.KindAdmin, uid, func(_ kind.Tx, obj kind.Object) error {
+		obj.(*object.Admin).Generation++
+		return nil
+	})
 }
 
 // NodeByAddr implements auth.Nodes, with the two below.

@@ -9,6 +9,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"muster/controller/api"
+	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -26,6 +28,8 @@ type Admin struct {
 	Name  string // of the OS user
 	Roles []string
 	Keys  []string // public SSH keys in the form of authorized_keys
+	// Generation goes up by one when all tokens of the admin are revoked.
+	Generation int64
 }
 
 // Admins finds admins as they are at this moment. It is asked on every
@@ -33,6 +37,8 @@ type Admin struct {
 type Admins interface {
 	AdminByName(name string) (Admin, bool)
 	AdminByUID(uid string) (Admin, bool)
+	// RevokeTokens raises the admin's generation, on all heads.
+	RevokeTokens(ctx context.Context, by kind.Author, uid string) error
 }
 
 // Nodes recognises nodes. Addresses are unmapped and without a zone.
@@ -63,7 +69,7 @@ const (
 // Config is what New needs. Admins, Nodes, Heads, Head, Rights, DataDir and Log must be set.
 type Config struct {
 	Head    string        // name of this head, the issuer in tokens
-	DataDir string        // holds token-secret, cluster-password and login.sock; others must be able to pass through it (0711)
+	DataDir string        // holds token-secret, cluster-password, ended-logins and login.sock; others must be able to pass through it (0711)
 	Access  time.Duration // lifetime of access tokens; 0 for DefaultAccess
 	Refresh time.Duration // lifetime of refresh tokens; 0 for DefaultRefresh
 	Minted  time.Duration // the longest `timeout` that may be asked for; 0 for DefaultMinted
@@ -88,6 +94,7 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	tokens    *tokens
+	ended     *ended
 	grants    *grants
 	limits    *limiter
 	secrets   *secrets
@@ -124,6 +131,10 @@ func New(cfg Config) (*Service, error) {
 	if err := ensureClusterPassword(cfg.DataDir); err != nil {
 		return nil, err
 	}
+	ended, err := openEnded(filepath.Join(cfg.DataDir, "ended-logins"), cfg.Now)
+	if err != nil {
+		return nil, fmt.Errorf("the list of ended logins: %w", err)
+	}
 	passwords, err := newPasswords(cfg.Helper)
 	if err != nil {
 		return nil, err
@@ -131,6 +142,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg:       cfg,
 		tokens:    newTokens(secret, cfg.Head, cfg.Now),
+		ended:     ended,
 		grants:    newGrants(cfg.Rights),
 		limits:    newLimiter(cfg.Now),
 		secrets:   newSecrets(cfg.Now),

@@ -37,11 +37,11 @@ func (s *Service) Authenticate(r *http.Request, want kind.Permission) (*api.Call
 		}
 		return &api.Caller{Addr: addr}, nil
 	}
-	return s.admin(r, addr, want)
+	return s.byToken(r, addr, want)
 }
 
-// admin finds who holds the request's access token and checks the permission.
-func (s *Service) admin(r *http.Request, addr netip.Addr, want kind.Permission) (*api.Caller, error) {
+// byToken finds who holds the request's access token and checks the permission.
+func (s *Service) byToken(r *http.Request, addr netip.Addr, want kind.Permission) (*api.Caller, error) {
 	token, err := bearer(r)
 	if err != nil {
 		return nil, err
@@ -74,6 +74,12 @@ func (s *Service) holder(c *claims) (Admin, error) {
 	}
 	if a.Name != c.Name { // the name is that of a person
 		return Admin{}, fault.New(fault.Unauthenticated, "The token is that of admin %s, who is called %s now: log in again.", c.Name, a.Name)
+	}
+	if a.Generation != c.Generation {
+		return Admin{}, fault.New(fault.Unauthenticated, "The tokens of admin %s were revoked: log in again.", a.Name)
+	}
+	if s.ended.has(c.login()) {
+		return Admin{}, fault.New(fault.Unauthenticated, "The login of admin %s that this token is of was ended by a logout: log in again.", a.Name)
 	}
 	return a, nil
 }

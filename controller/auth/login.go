@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto/rand"
 	"fmt"
 	"math"
 	"net/http"
@@ -25,6 +26,10 @@ func (s *Service) Routes() []api.Route {
 			Doc: "The roles and permissions that an admin's `roles` may list, and what each role allows."},
 		{Method: "POST", Path: "/api/v1/admin/{id}/newtoken", Permission: kind.LoggedIn, Handler: s.mint,
 			Doc: "A set of tokens for a tool: for oneself, or by a full admin for another; `timeout` bounds the life of all of it, in seconds."},
+		{Method: "POST", Path: "/api/v1/logout", Permission: kind.OnlyLocal, Handler: s.logout,
+			Doc: "End the login that the access token in the Authorization header goes back to, with all its tokens."},
+		{Method: "POST", Path: "/api/v1/admin/{id}/revoke", Permission: kind.LoggedIn, Handler: s.revoke,
+			Doc: "End all tokens of an admin at once, on all heads: one's own, or as somebody who may write admins those of another."},
 	}
 }
 
@@ -44,16 +49,25 @@ type granted struct {
 	Token        tokenSet `json:"token"`
 }
 
-// issue makes a set that lives so long; bound ends with its refresh token all
-// that is ever got with it.
-func (s *Service) issue(a Admin, access, refresh time.Duration, bound bool) (set tokenSet, err error) {
-	if set.Access, err = s.tokens.sign(a, accessToken, access, false); err != nil {
+// grant says what tokens to issue.
+type grant struct {
+	access, refresh time.Duration
+	login           string // that they belong to, "" for a new one
+	bound           bool   // all that is ever got with them ends with them
+}
+
+// issue makes a set of tokens.
+func (s *Service) issue(a Admin, g grant) (set tokenSet, err error) {
+	if g.login == "" {
+		g.login = rand.Text()
+	}
+	if set.Access, err = s.tokens.sign(a, accessToken, g.login, g.access, g.bound); err != nil {
 		return set, fmt.Errorf("signing a token: %w", err)
 	}
-	if set.Refresh, err = s.tokens.sign(a, refreshToken, refresh, bound); err != nil {
+	if set.Refresh, err = s.tokens.sign(a, refreshToken, g.login, g.refresh, g.bound); err != nil {
 		return set, fmt.Errorf("signing a token: %w", err)
 	}
-	set.ExpiresIn, set.RefreshExpires = int64(access/time.Second), int64(refresh/time.Second)
+	set.ExpiresIn, set.RefreshExpires = int64(g.access/time.Second), int64(g.refresh/time.Second)
 	return set, nil
 }
 
@@ -87,7 +101,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return fault.New(fault.Forbidden, "%s is a user of the operating system but no admin of muster: a full admin can change that with POST /api/v1/admins.", in.User)
 	}
-	set, err := s.issue(a, s.cfg.Access, s.cfg.Refresh, false)
+	set, err := s.issue(a, grant{access: s.cfg.Access, refresh: s.cfg.Refresh})
 	if err != nil {
 		return err
 	}
@@ -146,12 +160,12 @@ func (s *Service) refresh(w http.ResponseWriter, r *http.Request) error {
 	if len(s.grants.of(a.Roles)) == 0 {
 		return noRole(a)
 	}
-	access, refresh := s.cfg.Access, s.cfg.Refresh
+	g := grant{access: s.cfg.Access, refresh: s.cfg.Refresh, login: c.login(), bound: c.Bound}
 	if c.Bound {
 		left := c.expires().Sub(s.cfg.Now())
-		access, refresh = min(access, left), min(refresh, left)
+		g.access, g.refresh = min(g.access, left), min(g.refresh, left)
 	}
-	set, err := s.issue(a, access, refresh, c.Bound)
+	set, err := s.issue(a, g)
 	if err != nil {
 		return err
 	}
@@ -166,54 +180,4 @@ func (s *Service) whoami(w http.ResponseWriter, r *http.Request) error {
 		UID    string   `json:"uid"`
 		Roles  []string `json:"roles"`
 	}{c.Admin, c.UID, append([]string{}, c.Roles...)})
-}
-
-func (s *Service) mint(w http.ResponseWriter, r *http.Request) error {
-	timeout, err := s.timeout(w, r)
-	if err != nil {
-		return err
-	}
-	caller, id := api.CallerOf(r.Context()), r.PathValue("id")
-	a, ok := s.cfg.Admins.AdminByUID(id)
-	if !ok {
-		a, ok = s.cfg.Admins.AdminByName(id)
-	}
-	switch {
-	case ok && a.UID == caller.UID:
-	case !caller.Can(kind.AdminsMintTokens):
-		return fault.New(fault.Forbidden, "Admin %s may make tokens for himself only: those for others need the permission %s.", caller.Admin, kind.AdminsMintTokens)
-	case !ok:
-		return fault.New(fault.NotFound, "No admin found for ID=%s", id)
-	case !covers(s.grants.of(caller.Roles), s.grants.of(a.Roles)):
-		return fault.New(fault.Forbidden, "Admin %s may do more than %s, who therefore cannot make tokens for him.", a.Name, caller.Admin)
-	}
-	access, refresh := s.cfg.Access, s.cfg.Refresh
-	if timeout != 0 {
-		access, refresh = timeout, timeout
-	}
-	set, err := s.issue(a, access, refresh, timeout != 0)
-	if err != nil {
-		return err
-	}
-	s.cfg.Log.Info("token made", "for", a.Name, "by", caller.Admin, "seconds", set.ExpiresIn)
-	noStore(w)
-	return api.Data(w, granted{caller.Admin, a.Name, a.UID, set})
-}
-
-// timeout is the optional lifetime in the body of a request to mint; 0 when absent.
-func (s *Service) timeout(w http.ResponseWriter, r *http.Request) (time.Duration, error) {
-	raw, err := api.Body(w, r)
-	if err != nil || raw == nil {
-		return 0, err
-	}
-	var in struct {
-		Timeout *int64 `json:"timeout"`
-	}
-	if err := api.Strict(raw, &in); err != nil || in.Timeout == nil {
-		return 0, err
-	}
-	if longest := int64(s.cfg.Minted / time.Second); *in.Timeout < 1 || *in.Timeout > longest {
-		return 0, fault.Invalidf("timeout: %d is not a number of seconds from 1 to %d.", *in.Timeout, longest)
-	}
-	return time.Duration(*in.Timeout) * time.Second, nil
 }

@@ -35,8 +35,22 @@ type claims struct {
 	// Millis is added to exp, which is in whole seconds: a token lives exactly
 	// as long as the client was told.
 	Millis int64 `json:"ms,omitempty"`
-	// Bound makes everything that is got with this refresh token end with it.
+	// Bound makes everything that is got with this token end with it.
 	Bound bool `json:"bound,omitempty"`
+	// Login is the same in all tokens that go back to one login, however often
+	// they were refreshed.
+	Login string `json:"login,omitempty"`
+	// Generation is the admin's when the token was made.
+	Generation int64 `json:"gen,omitempty"`
+}
+
+// login names the login that a token goes back to; tokens of earlier versions
+// stand for themselves.
+func (c *claims) login() string {
+	if c.Login == "" {
+		return c.ID
+	}
+	return c.Login
 }
 
 func (c *claims) expires() time.Time {
@@ -75,8 +89,8 @@ func loadSecret(path string) ([]byte, error) {
 	return secret, err
 }
 
-// sign makes a token of that kind. bound is for refresh tokens, see claims.
-func (t *tokens) sign(a Admin, kind string, ttl time.Duration, bound bool) (string, error) {
+// sign makes a token of that kind for one login. For bound see claims.
+func (t *tokens) sign(a Admin, kind, login string, ttl time.Duration, bound bool) (string, error) {
 	now := t.now()
 	end := now.Add(ttl)
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
@@ -85,7 +99,7 @@ func (t *tokens) sign(a Admin, kind string, ttl time.Duration, bound bool) (stri
 			IssuedAt:  jwt.NewNumericDate(now),
 			ExpiresAt: jwt.NewNumericDate(end),
 		},
-		Name: a.Name, Kind: kind, Bound: bound,
+		Name: a.Name, Kind: kind, Bound: bound, Login: login, Generation: a.Generation,
 		Millis: int64(end.Nanosecond()) / int64(time.Millisecond),
 	}).SignedString(t.secret)
 }

@@ -6,16 +6,12 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-
-	"muster/shared/kind"
-	"muster/shared/object"
 )
 
 func TestReplyShapesAndRefresh(t *testing.T) {
@@ -123,53 +119,6 @@ func TestForgeries(t *testing.T) {
 	f.get(t, "me", access).want(t, "the real one", 200, "")
 }
 
-func TestMinting(t *testing.T) {
-	f := start(t, nil)
-	fullToken, _ := f.tokensOf(t, full)
-	readerToken, _ := f.tokensOf(t, reader)
-	mint := func(token, id, body string) reply {
-		return f.ask(t, http.DefaultClient, "POST", "admin/"+id+"/newtoken", body, "Authorization", "Bearer "+token)
-	}
-	r := mint(fullToken, reader.UID, `{"timeout":5}`)
-	if d := r.Data; d.AuthorizedBy != "full" || d.UserID != "reader" || d.UID != reader.UID || d.Token.ExpiresIn != 5 || d.Token.RefreshExpires != 5 {
-		t.Fatalf("minted: %s", r.raw)
-	}
-	f.get(t, "read", r.Data.Token.Access).want(t, "minted", 200, "")
-	f.get(t, "write", r.Data.Token.Access).want(t, "minted for a reader", 403, "NodesWrite")
-	f.pass(3 * time.Second)
-	more := f.get(t, "newtoken", r.Data.Token.Refresh)
-	if more.status != 200 || more.Data.Token.ExpiresIn != 2 || more.Data.Token.RefreshExpires != 2 {
-		t.Fatalf("a bounded set outgrew its bound: %s", more.raw)
-	}
-	f.pass(2 * time.Second)
-	f.get(t, "read", r.Data.Token.Access).want(t, "minted, over", 401, "expired")
-	f.get(t, "read", more.Data.Token.Access).want(t, "refreshed, over", 401, "expired")
-	f.get(t, "newtoken", more.Data.Token.Refresh).want(t, "refresh, over", 401, "expired")
-
-	if r = mint(readerToken, "reader", ""); r.Data.Token.ExpiresIn != 1200 || r.Data.Token.RefreshExpires != 2592000 {
-		t.Errorf("for oneself without timeout: %s", r.raw)
-	}
-	year := int64(DefaultMinted / time.Second)
-	mint(readerToken, "reader", fmt.Sprintf(`{"timeout":%d}`, year)).want(t, "the longest", 200, "")
-	for _, body := range []string{`{"timeout":0}`, `{"timeout":-5}`, `{"timeout":true}`, `{"timeout":1.5}`, `{"timeout":"60"}`, `{"timeout":9e99}`,
-		fmt.Sprintf(`{"timeout":%d}`, year+1), `{"timeout":[1]}`, `[]`, `"x"`, `{"timeout":1,"timeout":2}`, `{`} {
-		mint(readerToken, "reader", body).want(t, body, 400, "")
-	}
-	mint(readerToken, "reader", `{"time":1}`).want(t, "unknown key", 400, "Unhandled parameter(s): time")
-	mint(readerToken, "full", "").want(t, "reader for full", 403, "himself only")
-	mint(readerToken, "norole", "").want(t, "reader for another", 403, "himself only")
-	mint(readerToken, "nosuch", "").want(t, "reader for none", 403, "himself only")
-	mint(fullToken, "nosuch", "").want(t, "full for none", 404, "No admin found for ID=nosuch")
-	mint(fullToken, "norole", "").want(t, "full for one without roles", 200, "")
-
-	// One who may mint but holds less than the target.
-	minter := reader
-	minter.Roles = []string{object.RoleAuthUser, string(kind.AdminsMintTokens)}
-	f.set(minter)
-	mint(readerToken, "full", "").want(t, "for a more powerful one", 403, "may do more")
-	mint(readerToken, "norole", "").want(t, "for a less powerful one", 200, "")
-}
-
 func TestCacheIsBounded(t *testing.T) {
 	l := newLRU[int, int](3)
 	for i := range 10 {
@@ -183,7 +132,7 @@ func TestCacheIsBounded(t *testing.T) {
 
 func FuzzToken(f *testing.F) {
 	tk := newTokens(make([]byte, 32), "h", time.Now)
-	good, err := tk.sign(full, accessToken, 1<<62, false)
+	good, err := tk.sign(full, accessToken, "", 1<<62, false)
 	if err != nil {
 		f.Fatal(err)
 	}
