@@ -15,7 +15,7 @@ func (c *check) agent(node, addr string, args ...string) {
 	state, err := os.MkdirTemp("", "muster-agent")
 	c.must(err == nil, "%v", err)
 	var log bytes.Buffer
-	cmd := exec.Command(c.programs.agent, append([]string{"run", "--head", c.http, "--bind", addr, "--state", state}, args...)...)
+	cmd := exec.Command(c.programs.agent, append([]string{"run", "--head", c.HTTP, "--bind", addr, "--state", state}, args...)...)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	c.must(cmd.Start() == nil, "%s does not start", c.programs.agent)
 	c.Cleanup(func() {

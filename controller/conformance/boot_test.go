@@ -89,7 +89,7 @@ func squashfs(c *check) string {
 
 // file puts one into the head's directory, as an admin on the head would.
 func (c *check) file(path, text string) {
-	path = filepath.Join(c.dir, path)
+	path = filepath.Join(c.Data, path)
 	c.must(os.MkdirAll(filepath.Dir(path), 0o755) == nil && os.WriteFile(path, []byte(text), 0o644) == nil, "%s cannot be written", path)
 }
 

@@ -94,9 +94,9 @@ type answer struct {
 // do sends a request as curl does: whatever the body is, curl calls it a form.
 func (a *asker) do(method, path, body string) *answer {
 	c := a.check
-	base := c.http
+	base := c.HTTP
 	if a.secure {
-		base = c.https
+		base = c.HTTPS
 	}
 	var r io.Reader
 	if body != "" {

@@ -90,7 +90,7 @@ func classes() map[string]class {
 		{
 			plural: "repos", single: "repo", title: "Repo",
 			min:    `{"name":"repo#"}`,
-			full:   `{"name":"full#","description":"one","full_name":"Full Name","urls":["http://10.1.1.1/a","http://10.1.1.1/b"],"mirrors":["http://10.1.1.2/a"],"disable":[false,true],"keys":["http://10.1.1.1/key","http://10.1.1.1/key2"],"check":"http://10.1.1.1/check","rhel_entitlement":"12345"}`,
+			full:   `{"name":"full#","description":"one","full_name":"Full Name","urls":["http://10.1.1.1/a","http://10.1.1.1/b"],"mirrors":["http://10.1.1.2/a"],"disable":[false,true],"keys":["http://10.1.1.1/key","http://10.1.1.1/key2"],"check":true,"rhel_entitlement":"12345"}`,
 			change: `{"description":"changed"}`, names: []string{"name"},
 		},
 		{

@@ -2,7 +2,7 @@ package conformance
 
 // groups is the table of all endpoints.
 func groups() []group {
-	k := classes()
+	k, git := classes(), &upstream{}
 	// generic rows of a class, and those that only it has.
 	of := func(plural string, setup func(*check), special ...[]row) group {
 		g := group{name: plural, rows: k[plural].generic()}
@@ -18,21 +18,29 @@ func groups() []group {
 		return g
 	}
 	return []group{
+		{"login", true, nil, join(loginRows(), whoRows())},
 		of("nodes", nil),
 		{"node", true, nodesSetup, join(nodeGroupRows(), nodeAttributeRows(), nodePowerRows(), nodeReportRows())},
 		of("attribs", attribSetup, attribRows()),
 		of("admins", adminSetup, adminRows()),
 		of("bootconfigs", nil),
+		{"bootconfig", false, bootSetup, bootconfigRows()},
 		of("images", nil),
+		{"image", true, imageSetup, imageRows()},
 		of("nets", netSetup, netRows()),
 		of("hostnames", nil, hostnameRows("hostname")),
 		of("hosts", nil, hostnameRows("host")),
 		of("dyngroups", nil, dyngroupRows()),
 		of("namingpools", nil, namingpoolRows()),
-		{"heads", false, nil, k["heads"].generic("PUT")},
-		of("repos", nil),
+		{"heads", false, nil, join(k["heads"].generic("PUT"), headRows())},
+		of("repos", repoSetup, repoRows()),
 		of("distros", nil),
 		of("gitrepos", nil),
+		{"gitrepo", false, git.setup, git.rows()},
+		{"cluster", false, clusterSetup, clusterRows()},
+		{"database", false, nil, databaseRows()},
+		{"provision", false, provisionSetup, provisionRows()},
+		{"install", true, nil, installRows()},
 	}
 }
 
@@ -42,5 +50,3 @@ func join(parts ...[]row) (all []row) {
 	}
 	return all
 }
-
-func stories() []story { return nil }
