@@ -530,7 +530,13 @@ func TestParts(t *testing.T) {
 			}
 			p := "/" + path(i) + "/" + f.Path
 			s := samples(t, spec, &f, 1)
-			read := func() any { return apitest.Decode[any](t, h.OK("GET", p, nil)) }
+			read := func() any {
+				v := apitest.Decode[any](t, h.OK("GET", p, nil))
+				if m, ok := v.(apitest.Map); ok && f.Stamp != "" {
+					return without(m)
+				}
+				return v
+			}
 			empty := read()
 			for _, v := range s.good {
 				h.OK("PUT", p, v)

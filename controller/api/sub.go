@@ -56,6 +56,9 @@ func (s *sub) get(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	v, _ := s.spec.Value(s.spec.Redact(s.objects.Show(s.spec.Name, obj), By(r)), s.field.Path)
+	if stamp, ok := s.spec.Value(obj, s.field.Stamp); ok && !stamp.IsNil() {
+		return Data(w, stamped(v.Interface().(kind.Values), stamp.Interface().(*kind.Stamp)))
+	}
 	if v.IsNil() { // shown as empty, never as null
 		if s.field.Sub == kind.SubList {
 			return Data(w, []string{})
@@ -65,9 +68,35 @@ func (s *sub) get(w http.ResponseWriter, r *http.Request) error {
 	return Data(w, v.Interface())
 }
 
+// stamped puts a stamp among the keys, as the reference shows it.
+func stamped(v kind.Values, s *kind.Stamp) map[string]any {
+	out := map[string]any{}
+	for key, value := range v {
+		out[key] = value
+	}
+	out["last_modified"], out["last_modified_on"], out["last_modified_by"] = s.LastModified, s.LastModifiedOn, s.LastModifiedBy
+	return out
+}
+
+// unstamped takes the stamp out of what is sent back as it was read: it must
+// not become keys.
+func unstamped(sent json.RawMessage) (json.RawMessage, error) {
+	var m map[string]json.RawMessage
+	if json.Unmarshal(sent, &m) != nil || m == nil {
+		return sent, nil // for others to refuse
+	}
+	for _, key := range []string{"last_modified", "last_modified_on", "last_modified_by"} {
+		delete(m, key)
+	}
+	return json.Marshal(m)
+}
+
 func (s *sub) change(fn func(now, sent json.RawMessage) (json.RawMessage, error)) Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		sent, err := Body(w, r)
+		if err == nil && s.field.Stamp != "" {
+			sent, err = unstamped(sent)
+		}
 		if err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ func attribRows() []row {
 			if t, _ := o["last_modified"].(float64); t < 1e9 || o["last_modified_by"] != c.operator || o["last_modified_on"] == nil {
 				c.fail("no stamps in %s", show(o))
 			}
+			c.PUT("/attrib/fresh/attributes", show(o)).done() // as it was read
 			c.GET("/attrib/fresh").has("attributes", `{"foo":"baz"}`)
 			c.GET("/attrib/nobody/attributes").reasoned(404, "No attrib found for ID=nobody")
 		}},

@@ -146,6 +146,10 @@ func (r *Registry) Set(ctx context.Context, by kind.Author, kindName, id, path s
 		if err != nil {
 			return err
 		}
+		if f, ok := spec.Field(path); ok && f.Stamp != "" {
+			stamp, _ := spec.Value(obj, f.Stamp)
+			stamp.Set(reflect.ValueOf(&kind.Stamp{LastModified: seconds(r.opt.Now()), LastModifiedOn: r.opt.Head, LastModifiedBy: by.Name}))
+		}
 		return t.finish(spec, obj, old)
 	})
 }

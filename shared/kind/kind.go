@@ -26,6 +26,13 @@ type Meta struct {
 	Created        float64 `json:"created,omitempty"`
 }
 
+// Stamp says when, where and by whom a part of an object was changed.
+type Stamp struct {
+	LastModified   float64 `json:"last_modified"`
+	LastModifiedOn string  `json:"last_modified_on"`
+	LastModifiedBy string  `json:"last_modified_by"`
+}
+
 // Base gives the Meta itself; embedding makes a struct an Object.
 func (m *Meta) Base() *Meta { return m }
 
@@ -64,6 +71,9 @@ type Field struct {
 	Sub      Sub
 	Write    Permission // what changing it takes beside the kind's Write, or through its Sub endpoints instead of it
 	Guarded  bool       // Values whose reserved keys take permissions of their own, see Reserved
+	// Stamp names a *Stamp of the head's in which changes through the Sub
+	// endpoints are noted. Once there are any, GET through them shows it among the keys.
+	Stamp string
 }
 
 // label is how a message names the field.
@@ -274,6 +284,8 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 			return fail("field %q is written by users, but its format cannot be parsed", f.Path)
 		case f.Guarded && reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Path]).Type != reflect.TypeFor[Values]():
 			return fail("field %q is guarded, which only Values can be", f.Path)
+		case f.Stamp != "" && (f.Sub != SubMap || s.bound[f.Stamp] == nil || reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Stamp]).Type != reflect.TypeFor[*Stamp]()):
+			return fail("field %q is stamped in %q, which is no *Stamp, or has no keys", f.Path, f.Stamp)
 		case f.Ref != "" && !known(f.Ref):
 			return fail("field %q refers to kind %q, which does not exist", f.Path, f.Ref)
 		case f.Default != "" && f.Source == User:

@@ -8,6 +8,7 @@ type Attrib struct {
 	Name        string      `json:"name"`
 	Description string      `json:"description,omitempty"`
 	Attributes  kind.Values `json:"attributes"`
+	Edited      *kind.Stamp `json:"edited,omitempty"` // shown among the attributes where they are read alone
 }
 
 func attrib() *kind.Spec {
@@ -22,7 +23,13 @@ func attrib() *kind.Spec {
 		Fields: meta(
 			nameField(true),
 			descriptionField(),
-			kind.Field{Path: "attributes", Summary: "names and values, one level deep", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap, Guarded: true},
+			kind.Field{Path: "attributes", Summary: "names and values, one level deep", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap, Guarded: true, Stamp: "edited"},
+			kind.Field{Path: "edited", Summary: "when and by whom single attributes were last changed; shown with the attributes alone", Source: kind.Head, Format: kind.Shown("object")},
 		),
+		Show: func(_ kind.Look, obj kind.Object) kind.Object {
+			g := *obj.(*Attrib)
+			g.Edited = nil
+			return &g
+		},
 	}
 }
