@@ -16,8 +16,8 @@ import (
 // What the published API has, and how much of it must hold. The second numbers
 // only ever grow.
 const (
-	published, holding                 = 206, 0
-	publishedExamples, holdingExamples = 52, 0
+	published, holding                 = 206, 151
+	publishedExamples, holdingExamples = 52, 48
 )
 
 // access says who may call an endpoint.
@@ -211,6 +211,9 @@ func report(t *testing.T, what string, all []*result, published, wanted int) {
 	}
 	w.Flush()
 	for _, r := range all {
+		if r.missing {
+			continue
+		}
 		for _, p := range r.problems {
 			fmt.Fprintf(&out, "%s: %s\n", strings.TrimSpace(r.name), p)
 		}
