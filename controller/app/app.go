@@ -125,7 +125,8 @@ func (h *Head) open(ctx context.Context) error {
 		return err
 	}
 	h.agent = newAgentArchive(program, blobs, h.cfg.Data, h.log)
-	h.library = library.New(library.Options{Objects: h.reg, Blobs: blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse})
+	h.library = library.New(library.Options{Objects: h.reg, Blobs: blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
+		Problems: func(bc *object.Bootconfig) []string { return h.dir.provision.Problems(bc) }})
 	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
 	h.dir.provision = h.newProvision(bootHead)
 	if err := os.MkdirAll(filepath.Join(h.cfg.Data, "kickstarts"), 0o755); err != nil {

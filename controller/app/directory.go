@@ -115,7 +115,7 @@ func (d *directory) machine(n *object.Node) boot.Machine {
 		m.Problem = err.Error()
 		return m
 	}
-	m.Config.Cmdline, m.Config.Style = bc.Cmdline, bc.Style()
+	m.Config.Style, m.Config.Foreign = bc.Style(), bc.Installs()
 	if m.Config.Style == boot.StyleNext {
 		return m
 	}
@@ -123,14 +123,21 @@ func (d *directory) machine(n *object.Node) boot.Machine {
 		m.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
 		return m
 	}
+	if m.Config.Cmdline, err = d.provision.Cmdline(n, bc); err != nil {
+		m.Problem = "boot configuration " + bc.Name + ": " + err.Error()
+		return m
+	}
 	agent, err := d.agent.digest()
-	if err != nil {
+	if err != nil && !m.Config.Foreign {
 		m.Problem = err.Error()
 		return m
 	}
 	m.Config.Kernel = boot.File{Name: "vmlinuz", SHA256: bc.Kernel.SHA256}
 	if bc.Initramfs != nil {
 		m.Config.Initrds = append(m.Config.Initrds, boot.File{Name: "initramfs", SHA256: bc.Initramfs.SHA256})
+	}
+	if m.Config.Foreign {
+		return m
 	}
 	// The agent's archive comes last: what it holds replaces what came before.
 	m.Config.Initrds = append(m.Config.Initrds, boot.File{Name: "agent", SHA256: agent})
@@ -155,6 +162,9 @@ func (d *directory) Boot(uid string) (wire.Boot, error) {
 	}
 	b.Style = bc.Style()
 	problems := d.library.Problems(bc)
+	if bc.Installs() {
+		problems = []string{"it starts an installer now: boot the machine again"}
+	}
 	if b.Style == object.StyleNext {
 		problems = []string{"its style is next now, which boots no image: boot the machine again"}
 	}

@@ -89,6 +89,7 @@ type Config struct {
 	Initrds []File // unpacked in this order; each must be padded to 4 bytes
 	Cmdline string // of the boot config; see ipxe for what it must not hold
 	Style   string
+	Foreign bool // no initramfs of muster: it gets no key, and no arguments beside Cmdline
 }
 
 // StyleNext leaves the machine to its next boot device.

@@ -28,13 +28,21 @@ type Options struct {
 	Now     func() time.Time
 	// Extra gives further digests that are in use.
 	Extra func() []string
+	// Problems gives what is wrong with a boot configuration beside its files;
+	// nil where nothing else is known of it.
+	Problems func(*object.Bootconfig) []string
 }
 
 // Library serves files of objects.
-type Library struct{ opt Options }
+type Library struct {
+	opt    Options
+	verify *verifier
+}
 
 // New makes a library.
-func New(opt Options) *Library { return &Library{opt} }
+func New(opt Options) *Library {
+	return &Library{opt, &verifier{blobs: opt.Blobs, right: map[string]time.Time{}}}
+}
 
 // Limits of uploads, in bytes.
 const (

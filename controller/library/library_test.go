@@ -330,6 +330,12 @@ func TestProblems(t *testing.T) {
 	problem("names no image")
 	l.OK("PATCH", "/bootconfig/b", `{"image":"i"}`)
 	problem()
+	spoiled := bytes.Clone(sound)
+	spoiled[len(spoiled)/2] ^= 1
+	if err := os.WriteFile(l.blobs.Path(digest(sound)), spoiled, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	problem("image i: its file", "other bytes than were uploaded")
 	if err := os.Truncate(l.blobs.Path(digest(sound)), 100); err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,8 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 	}
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	switch bc.Style() {
-	case object.StyleRWRAM, object.StyleRORAM:
+	switch {
+	case bc.Installs(), bc.Style() == object.StyleRWRAM, bc.Style() == object.StyleRORAM:
 	default:
 		add("the boot style %s is not served by this version of muster", bc.Style())
 	}
@@ -24,7 +24,14 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 	if bc.Initramfs != nil { // a kernel with everything built in needs none
 		out = append(out, l.fileProblems("initramfs", bc.Initramfs, "muster bootconfig update "+bc.Name+" --modules DIR")...)
 	}
+	if l.opt.Problems != nil {
+		out = append(out, l.opt.Problems(bc)...)
+	}
 	switch o, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); {
+	case bc.Installs():
+		if bc.Initramfs == nil {
+			out = append(out, l.fileProblems("initramfs", nil, "muster bootconfig update "+bc.Name+" --initramfs FILE, that of the installer")...)
+		}
 	case bc.Image == "":
 		add("it names no image: muster bootconfig update %s --image NAME", bc.Name)
 	case !ok:

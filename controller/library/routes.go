@@ -1,6 +1,7 @@
 package library
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -197,14 +198,28 @@ func (l *Library) errors(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return verdict(w, l.Problems(o.(*object.Bootconfig)))
+	all, err := l.faults(r.Context(), o.(*object.Bootconfig))
+	if err != nil {
+		return err
+	}
+	return verdict(w, all)
+}
+
+// faults is Problems, and whether the files still are what was uploaded.
+func (l *Library) faults(ctx context.Context, bc *object.Bootconfig) ([]string, error) {
+	damage, err := l.damage(ctx, bc)
+	return append(l.Problems(bc), damage...), err
 }
 
 func (l *Library) allErrors(w http.ResponseWriter, r *http.Request) error {
 	var all []string
 	for _, o := range l.opt.Objects.All(object.KindBootconfig) {
 		bc := o.(*object.Bootconfig)
-		for _, p := range l.Problems(bc) {
+		problems, err := l.faults(r.Context(), bc)
+		if err != nil {
+			return err
+		}
+		for _, p := range problems {
 			all = append(all, bc.Name+": "+p)
 		}
 	}

@@ -66,12 +66,3 @@ func (d files) open(name string) (*os.File, error) {
 	}
 	return f, nil
 }
-
-// have says why a file cannot be used, nil when it can.
-func (d files) have(name string) error {
-	f, err := d.open(name)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/coreos/butane/config"
 	"github.com/coreos/butane/config/common"
-	ignition "github.com/coreos/ignition/v2/config"
+	parser "github.com/coreos/ignition/v2/config"
 	"github.com/coreos/vcontext/report"
 
 	"muster/shared/fault"
@@ -120,7 +120,7 @@ func ignitionOf(text string) (string, error) {
 		}
 		raw = out
 	}
-	if _, rep, err := ignition.Parse(raw); err != nil || rep.IsFatal() {
+	if _, rep, err := parser.Parse(raw); err != nil || rep.IsFatal() {
 		return "", reasons(err, rep)
 	}
 	return string(raw), nil

@@ -53,8 +53,6 @@ type Options struct {
 	Ignition string
 	// GitFile reads one file of a gitrepo; nil where there are none.
 	GitFile func(ctx context.Context, repo, path string, limit int64) ([]byte, error)
-	// RepoURL gives the URL of what a repo holds; nil where there are none.
-	RepoURL func(id string) (string, error)
 	Log     *slog.Logger
 }
 
@@ -159,6 +157,11 @@ func (p *Provision) kickstart(w http.ResponseWriter, r *http.Request, bc *object
 	}
 	if text, err = p.fill(r, n, bc.Kickstart, text); err != nil {
 		return err
+	}
+	if installerOf(bc.Kickstart, text) == ignition {
+		if text, err = ignitionOf(text); err != nil {
+			return fault.New(fault.Conflict, "The Ignition configuration %s is not valid: %v.", bc.Kickstart, err)
+		}
 	}
 	return send(w, text)
 }

@@ -27,31 +27,28 @@ type site struct {
 	ask   bool   // requests come from the node
 	uid   string
 	bin   string
+	root  string
+	p     *provision.Provision
 }
 
-func start(t *testing.T) *site {
-	s := &site{dir: t.TempDir(), state: "booting", bin: filepath.Join(t.TempDir(), "ignition")}
+func start(t *testing.T, root ...string) *site {
+	s := &site{root: strings.Join(root, ""), dir: t.TempDir(), state: "booting", bin: filepath.Join(t.TempDir(), "ignition")}
 	s.Head = apitest.Start(t, apitest.Options{
 		Live: func(string) ([]byte, []byte) {
 			return []byte(`{"serial":"S 1","disks":[{"name":"sda"}],"bad":"x;reboot"}`), []byte(`{"state":"booting"}`)
 		},
 		Routes: func(h *apitest.Head) [][]api.Route {
-			p := provision.New(provision.Options{
+			s.p = provision.New(provision.Options{
 				Objects: h.Registry, Dir: s.dir, Log: slog.New(slog.DiscardHandler), Ignition: s.bin,
 				NodeAt: func(a netip.Addr) (string, bool) { return s.uid, s.ask && a.IsLoopback() },
 				Status: func(string) (map[string]any, error) {
 					return map[string]any{"state": s.state, "kernel": []byte("x"), "load": 0.5}, nil
 				},
+				RootURL: s.root,
 				Head:    func() map[string]any { return map[string]any{"name": apitest.HeadName, "ip": "10.0.0.1"} },
 				GitFile: gitFile,
-				RepoURL: func(id string) (string, error) {
-					if id != "Rocky" {
-						return "", fault.New(fault.NotFound, "No repo found for ID=%s", id)
-					}
-					return "http://10.0.0.1:8080/api/v1/repo/r1/tree", nil
-				},
 			})
-			return [][]api.Route{p.Routes()}
+			return [][]api.Route{s.p.Routes()}
 		},
 	})
 	h := s.Head

@@ -39,17 +39,23 @@ func (b *Bootconfig) Style() string {
 	return b.BootStyle
 }
 
+// Installs says whether it starts a distribution's installer instead of an
+// image: with a kickstart, or from a repository where there is no image.
+func (b *Bootconfig) Installs() bool {
+	return b.Style() != StyleNext && (b.Kickstart != "" || b.Repo != "" && b.Image == "")
+}
+
 func bootconfig() *kind.Spec {
 	fields := []kind.Field{
 		nameField(true),
 		descriptionField(),
 		frozenField(),
-		{Path: "cmdline", Summary: "added to the kernel's command line", Source: kind.User, Format: kind.Line},
+		{Path: "cmdline", Summary: "added to the kernel's command line; <x> stands for a value of the node", Source: kind.User, Format: kind.Line},
 		{Path: "image", Summary: "the image to boot into", Source: kind.User, Format: kind.Reference, Ref: KindImage},
 		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset", Source: kind.User,
 			Format: kind.OneOf(StyleRWRAM, StyleRORAM, StyleISCSI, StyleNext, StyleDisked, StyleSanboot, StyleLive)},
-		{Path: "repo", Summary: "a repository to install from", Source: kind.User, Format: kind.Text},
-		{Path: "kickstart", Summary: "a file in the head's kickstart directory", Source: kind.User, Format: kind.Line},
+		{Path: "repo", Summary: "what to install from: a repo of this head, or a URL", Source: kind.User, Format: kind.Line},
+		{Path: "kickstart", Summary: "a file in the head's kickstart directory, for the installer that kernel and initramfs are", Source: kind.User, Format: kind.Line},
 	}
 	fields = append(fields, fileFields("kernel", "the kernel")...)
 	fields = append(fields, fileFields("initramfs", "the kernel's modules, or an initramfs of your own")...)

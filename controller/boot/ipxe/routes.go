@@ -82,6 +82,10 @@ func (c Config) start(w http.ResponseWriter, r *http.Request) error {
 		c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepKernel, Error: reason})
 		return send(w, wait(c.Head, m, reason, ""))
 	}
+	if m.Config.Foreign {
+		c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepKernel, Detail: m.Config.Kernel.Name})
+		return send(w, start(c.Head, m, ""))
+	}
 	key, ok := c.Journal.Mint(m.UID, addr)
 	if !ok || !plainKey.MatchString(key) {
 		return send(w, wait(c.Head, m, "no boot is open for this address: the head has seen no DHCP request of its firmware since the last boot",

@@ -91,6 +91,9 @@ func TestScripts(t *testing.T) {
 		{name: "not-open", path: wire.PathGo},
 		{name: "unknown", path: wire.PathScript, from: "10.0.0.77"},
 		{name: "unknown", path: wire.PathGo, from: "10.0.0.77"},
+		{name: "foreign", path: wire.PathGo, stamp: "u9 kernel vmlinuz-6.1", change: func(m *boot.Machine) {
+			m.Config.Foreign, m.Config.Cmdline = true, "ip=dhcp inst.ks=http://10.0.0.1/boot/v1/kickstart ds=nocloud;s=http://10.0.0.1/"
+		}},
 		{name: "next", path: wire.PathScript, change: func(m *boot.Machine) { m.Config = boot.Config{Style: boot.StyleNext} },
 			stamp: "u9 firmware iPXE/1.0.0+git-20190125.36a4c85-5.1"},
 		{name: "problem", path: wire.PathScript, change: func(m *boot.Machine) { m.Problem = "attribute _boot_config names \"Nope\", which is no boot config" },

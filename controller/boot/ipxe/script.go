@@ -115,6 +115,10 @@ func arguments(head boot.Head, m boot.Machine, key string) string {
 	for i := range m.Config.Initrds {
 		words = append(words, "initrd="+initrdName(i))
 	}
+	if m.Config.Foreign { // as PXELINUX tells installers which interface it was
+		words = append(words, "BOOTIF=01-${netX/mac:hexhyp}")
+		return strings.Join(append(words, strings.Fields(m.Config.Cmdline)...), " ")
+	}
 	words = append(words,
 		wire.CmdlineHead+"="+head.HTTP(),
 		wire.CmdlineHTTPS+"="+head.HTTPS(),

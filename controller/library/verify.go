@@ -1,0 +1,97 @@
+package library
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"muster/shared/object"
+)
+
+// verifier reads stored files whole and compares them with their digests. What
+// was right and has not been written since is not read again.
+type verifier struct {
+	blobs *Blobs
+	mu    sync.Mutex // one at a time: the disk is busy enough with nodes
+	right map[string]time.Time
+}
+
+// check says why a file's content is not what was uploaded, "" when it is. A
+// file that is missing or has another length is not its concern.
+func (v *verifier) check(ctx context.Context, f *object.File) (string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	file, err := v.blobs.Open(f.SHA256)
+	if err != nil {
+		return "", nil
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || info.Size() != f.Size {
+		return "", nil
+	}
+	if at, ok := v.right[f.SHA256]; ok && at.Equal(info.ModTime()) {
+		return "", nil
+	}
+	sum, err := digest(ctx, file)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return fmt.Sprintf("its file in this head's store cannot be read: %v", err), nil
+	case sum != f.SHA256:
+		return "its file in this head's store is damaged: it has other bytes than were uploaded", nil
+	}
+	if len(v.right) >= maxRemembered {
+		clear(v.right)
+	}
+	v.right[f.SHA256] = info.ModTime()
+	return "", nil
+}
+
+const maxRemembered = 10_000
+
+func digest(ctx context.Context, file *os.File) (string, error) {
+	sum := sha256.New()
+	for ctx.Err() == nil {
+		_, err := io.CopyN(sum, file, 64<<20)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// damage says which files of a boot configuration have lost their content.
+func (l *Library) damage(ctx context.Context, bc *object.Bootconfig) ([]string, error) {
+	if bc.Style() == object.StyleNext {
+		return nil, nil
+	}
+	files := map[string]*object.File{"kernel": bc.Kernel, "initramfs": bc.Initramfs}
+	if o, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); ok && !bc.Installs() {
+		img := o.(*object.Image)
+		files["image "+img.Name] = img.Squash()
+	}
+	var out []string
+	for what, f := range files {
+		if f == nil {
+			continue
+		}
+		problem, err := l.verify.check(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		if problem != "" {
+			out = append(out, what+": "+problem+": upload it again")
+		}
+	}
+	return out, nil
+}
