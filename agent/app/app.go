@@ -9,13 +9,16 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"muster/agent/boot"
 	"muster/agent/shell"
+	"muster/agent/stream"
 )
 
 const usage = `muster-agent keeps a node connected to the head of its cluster.
@@ -46,6 +49,8 @@ func Main(args []string, version string) int {
 	switch verb {
 	case "run":
 		return status(runCommand(args[2:], version, os.Stderr))
+	case stream.Verb: // started by the agent as /init
+		return status(streamCommand())
 	case "version", "--version":
 		fmt.Println("muster-agent", version)
 		return 0
@@ -71,6 +76,12 @@ func status(err error) int {
 	}
 	fmt.Fprintln(os.Stderr, "muster-agent:", err)
 	return 1
+}
+
+func streamCommand() error {
+	console := boot.NewConsole(os.Stderr)
+	defer console.Flush(time.Second)
+	return stream.Main(os.Stdin, os.Stdout, slog.New(console))
 }
 
 // usageError is a mistake in how the program was called.

@@ -40,13 +40,23 @@ func (m *machine) become(ctx context.Context) error {
 	if err := root.Known(root.Of(plan)); err != nil {
 		return &failure{wire.StepRoot, err}
 	}
-	image, err := m.image(ctx, *plan.Image)
+	image, err := m.source(ctx, plan)
 	if err != nil {
 		return err
 	}
 	defer image.Close()
 	m.stopBefore(ctx, wire.StepRoot)
 	return &failure{wire.StepRoot, m.makeRoot(plan, image)}
+}
+
+// source gives what the root is made of: the image's file, or a device from
+// which it can be read while it is fetched.
+func (m *machine) source(ctx context.Context, plan wire.Boot) (*os.File, error) {
+	if root.Of(plan) == root.StyleRORAM && plan.Image.Pieces != "" && m.canStream() {
+		return m.streamed(ctx, *plan.Image)
+	}
+	m.endStream()
+	return m.image(ctx, *plan.Image)
 }
 
 // image gives the image's file: the one that is there from an earlier attempt,
@@ -173,6 +183,9 @@ func (m *machine) leave(plan wire.Boot, agent root.Agent, init root.Init) error 
 	os.WriteFile("/proc/sys/kernel/panic", []byte("0"), 0)
 	if plan.Name != "" {
 		unix.Sethostname([]byte(plan.Name))
+	}
+	if m.flow != nil {
+		m.flow.Detach()
 	}
 	m.log.Info("starting the image's " + init.Path)
 	m.console.Flush(time.Second)

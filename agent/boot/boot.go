@@ -13,6 +13,7 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,6 +38,7 @@ import (
 	"muster/agent/report"
 	"muster/agent/root"
 	"muster/agent/shell"
+	"muster/agent/stream"
 	"muster/shared/wire"
 )
 
@@ -66,8 +69,9 @@ type machine struct {
 	client   *head.Client
 	stamps   *stamps
 	resume   chan struct{}
-	renewals int    // of the one-time key
-	pulled   string // SHA-256 of the image that is there, whole
+	renewals int             // of the one-time key
+	pulled   string          // SHA-256 of the image that is there, whole
+	flow     *stream.Process // of the image, where that is read while it is fetched
 
 	mu      sync.Mutex
 	stopped string // why the boot is held up
@@ -118,9 +122,7 @@ func openConsole() *os.File {
 // prepare starts all that needs no network, and brings the network up.
 func (m *machine) prepare(ctx context.Context) {
 	go m.reap()
-	m.drivers(ctx)
 	os.WriteFile("/proc/sys/kernel/panic", []byte(panicReboot), 0)
-	m.links()
 	text, err := os.ReadFile("/proc/cmdline")
 	if err == nil {
 		m.line, err = ParseLine(string(text))
@@ -128,6 +130,8 @@ func (m *machine) prepare(ctx context.Context) {
 	if err != nil {
 		m.log.Error(err.Error())
 	}
+	m.drivers(ctx)
+	m.links()
 	if m.line.Head == "" {
 		m.log.Error("this machine cannot find its head; boot it again with a right command line")
 		m.standStill()
@@ -136,12 +140,10 @@ func (m *machine) prepare(ctx context.Context) {
 		lease, err := network.Up(ctx, m.line.MAC, m.log)
 		if err != nil {
 			m.log.Error("no network", "error", err)
+			m.rest()
 			time.Sleep(maxDelay) // nothing tells when the kernel would answer otherwise
 		}
 		m.lease = lease
-	}
-	if m.modules != nil {
-		go m.modules.Rest()
 	}
 	m.log.Info("network", "interface", m.lease.Interface, "address", m.lease.Address.String(), "from", m.lease.Server.String())
 	m.lease.Resolver("/etc/resolv.conf")
@@ -149,9 +151,18 @@ func (m *machine) prepare(ctx context.Context) {
 	m.stamps = newStamps(m.log)
 }
 
+// rest loads the drivers that a boot without trouble needs not: for who has to
+// look at the machine.
+func (m *machine) rest() {
+	if m.modules != nil {
+		m.modules.Rest()
+	}
+}
+
 // standStill keeps process 1 alive without anything to do but a shell on the
 // console.
 func (m *machine) standStill() {
+	m.rest()
 	for {
 		m.consoleShell()
 		time.Sleep(time.Second)
@@ -170,7 +181,7 @@ func (m *machine) drivers(ctx context.Context) {
 		close(cold)
 	} else {
 		go func() {
-			if err := m.modules.Devices(ctx, cold); err != nil {
+			if err := m.modules.Devices(ctx, m.cardFound, cold); err != nil {
 				m.log.Warn("drivers for devices that appear later are not loaded", "error", err)
 			}
 		}()
@@ -188,6 +199,14 @@ func (m *machine) drivers(ctx context.Context) {
 		}
 		m.common <- m.modules.Common()
 	}()
+}
+
+// cardFound says whether the card that the machine booted from has its driver.
+func (m *machine) cardFound() bool {
+	all, err := net.Interfaces()
+	return err == nil && slices.ContainsFunc(all, func(i net.Interface) bool {
+		return len(m.line.MAC) > 0 && bytes.Equal(i.HardwareAddr, m.line.MAC)
+	})
 }
 
 // links makes the tools of agent/shell callable by name.
@@ -278,6 +297,7 @@ func (m *machine) fail(step string, err error) {
 		return
 	}
 	m.hold(text)
+	m.rest()
 	m.log.Error("step "+step+" failed, it will be tried again", "error", err)
 	if step != wire.StepAgent { // which is the call itself
 		m.stamps.put(m.client, wire.Step{Step: step, Error: err.Error()})
@@ -344,6 +364,7 @@ func (m *machine) link(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-time.After(patience):
+			m.rest() // who looks at the machine wants to see its disks
 			reporter.Run(ctx)
 		}
 	})

@@ -35,9 +35,18 @@ type Loader struct {
 	mu    sync.Mutex
 	done  map[string]*result
 	seen  map[string]bool // modaliases
-	later []string        // modaliases that nothing waits for
-	rest  bool            // later is over
+	later []string        // modaliases that are not wanted yet
+	reach reach
 }
+
+// reach says for which devices drivers are loaded.
+type reach int
+
+const (
+	cards      reach = iota // what is a network card by all that is known
+	anyNetwork              // what may lead to one
+	everything
+)
 
 type result struct {
 	once sync.Once
@@ -137,25 +146,29 @@ func (l *Loader) insert(m modindex.Module) error {
 }
 
 // Devices loads drivers for what is there and for what appears, until ctx
-// ends; cold is closed when what was there at first has its driver. Disks and
-// the like are left for Rest.
+// ends; cold is closed when what was there at first has its driver. It begins
+// with network cards; only if found says then that the one that is looked for
+// is not there, the others follow, and what is surely no way to a network is
+// left for Rest.
 // The kernel's events, not waiting, tell of devices that a driver brings.
-func (l *Loader) Devices(ctx context.Context, cold chan<- struct{}) error {
+func (l *Loader) Devices(ctx context.Context, found func() bool, cold chan<- struct{}) error {
 	events, err := listen()
 	if err != nil {
 		close(cold)
 		return fmt.Errorf("no events from the kernel: %w", err)
 	}
 	defer events.Close()
-	return l.watch(ctx, events, cold)
+	return l.watch(ctx, events, found, cold)
 }
 
 // watch is Devices with a given source of events, one for each read.
-func (l *Loader) watch(ctx context.Context, events io.ReadCloser, cold chan<- struct{}) error {
+func (l *Loader) watch(ctx context.Context, events io.ReadCloser, found func() bool, cold chan<- struct{}) error {
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
 	go func() {
-		l.present()
+		if l.present(); !found() {
+			l.widen(anyNetwork)
+		}
 		close(cold)
 	}()
 	buf := make([]byte, 16<<10)
@@ -202,31 +215,64 @@ func rank(file string) int {
 	return 100
 }
 
-// canWait says whether a device is surely no way to the network: a feature of
-// the processor, or a PCI device whose class is storage, display or multimedia.
-// Probing disks takes seconds.
-func canWait(modalias string) bool {
-	if !strings.HasPrefix(modalias, "pci:") {
-		return strings.HasPrefix(modalias, "cpu:")
+// of says from which reach on a device gets its driver. Probing disks takes
+// seconds; a feature of the processor and what is storage, display or
+// multimedia by its PCI class is surely no way to the network.
+func of(modalias string) reach {
+	bus, rest, _ := strings.Cut(modalias, ":")
+	switch bus {
+	case "virtio":
+		if strings.HasPrefix(rest, "d00000001v") {
+			return cards
+		}
+	case "vmbus", "xen":
+		return cards
+	case "cpu":
+		return everything
+	case "pci":
+		_, class, _ := strings.Cut(rest, "bc")
+		switch {
+		case strings.HasPrefix(class, "02"):
+			return cards
+		case strings.HasPrefix(class, "01"), strings.HasPrefix(class, "03"), strings.HasPrefix(class, "04"):
+			return everything
+		}
 	}
-	_, class, _ := strings.Cut(modalias, "bc")
-	return strings.HasPrefix(class, "01") || strings.HasPrefix(class, "03") || strings.HasPrefix(class, "04")
+	return anyNetwork
 }
 
-// Rest loads what Devices has put off because no network needs it, and lets it
-// put off nothing more. It does not wait for the modules.
+// Rest loads what Devices has put off, and lets it put off nothing more. It
+// does not wait for the modules.
 func (l *Loader) Rest() {
-	l.mu.Lock()
-	later := l.later
-	l.later, l.rest = nil, true
-	l.mu.Unlock()
-	for _, modalias := range later {
-		go l.drive(modalias, l.ix.Match(modalias))
-	}
+	go l.widen(everything)
 }
 
-// wanted gives the modules for a modalias that was not seen before and is not
-// left for Rest.
+// widen loads what is wanted with a greater reach, and waits for it.
+func (l *Loader) widen(to reach) {
+	l.mu.Lock()
+	if to <= l.reach {
+		l.mu.Unlock()
+		return
+	}
+	l.reach = to
+	var now []string
+	l.later = slices.DeleteFunc(l.later, func(modalias string) bool {
+		if of(modalias) <= to {
+			now = append(now, modalias)
+			return true
+		}
+		return false
+	})
+	l.mu.Unlock()
+	var jobs sync.WaitGroup
+	for _, modalias := range now {
+		jobs.Go(func() { l.drive(modalias, l.ix.Match(modalias)) })
+	}
+	jobs.Wait()
+}
+
+// wanted gives the modules for a modalias that was not seen before and is
+// within reach.
 func (l *Loader) wanted(modalias string) []string {
 	modalias = strings.TrimSpace(modalias)
 	l.mu.Lock()
@@ -235,7 +281,7 @@ func (l *Loader) wanted(modalias string) []string {
 		return nil
 	}
 	l.seen[modalias] = true
-	if !l.rest && canWait(modalias) {
+	if of(modalias) > l.reach {
 		l.later = append(l.later, modalias)
 		return nil
 	}

@@ -57,7 +57,7 @@ func TestOpen(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cold, done := make(chan struct{}), make(chan error)
-	go func() { done <- l.Devices(ctx, cold) }()
+	go func() { done <- l.Devices(ctx, func() bool { return false }, cold) }()
 	<-cold
 	cancel()
 	if err := <-done; err != nil {
@@ -81,17 +81,42 @@ func TestAddedAlias(t *testing.T) {
 	}
 }
 
-func TestCanWait(t *testing.T) {
-	for modalias, want := range map[string]bool{
-		"pci:v00008086d00007010sv00001AF4sd00001100bc01sc01i80": true,
-		"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00": false,
-		"pci:v00008086d00001237sv00001AF4sd00001100bc06sc00i00": false,
-		"virtio:d00000001v00001AF4":                             false,
-		"pci:":                                                  false,
+func TestReach(t *testing.T) {
+	for modalias, want := range map[string]reach{
+		"pci:v00008086d00007010sv00001AF4sd00001100bc01sc01i80": everything,
+		"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00": cards,
+		"pci:v00008086d00001237sv00001AF4sd00001100bc0Csc03i30": anyNetwork, // USB
+		"virtio:d00000001v00001AF4":                             cards,
+		"virtio:d00000010v00001AF4":                             anyNetwork,
+		"cpu:type:x86,ven0000":                                  everything,
+		"vmbus:635161f83edfc546913ff2d2f965ed0e":                cards,
+		"usb:v0BDAp8153d3000dc00":                               anyNetwork,
+		"acpi:VMBUS:":                                           anyNetwork,
+		"pci:":                                                  anyNetwork,
+		"":                                                      anyNetwork,
 	} {
-		if canWait(modalias) != want {
-			t.Errorf("%s: %v", modalias, !want)
+		if got := of(modalias); got != want {
+			t.Errorf("%s: %v, want %v", modalias, got, want)
 		}
+	}
+}
+
+// A device is driven once, when the reach comes to it.
+func TestWiden(t *testing.T) {
+	l := &Loader{ix: &modindex.Index{}, log: slog.New(slog.DiscardHandler), done: map[string]*result{}, seen: map[string]bool{}}
+	for _, modalias := range []string{"usb:x", "cpu:x", "usb:x"} {
+		if names := l.wanted(modalias); names != nil {
+			t.Errorf("%s is driven at once, by %q", modalias, names)
+		}
+	}
+	l.widen(anyNetwork)
+	if len(l.later) != 1 || l.later[0] != "cpu:x" {
+		t.Errorf("left for later: %q", l.later)
+	}
+	l.widen(everything)
+	l.widen(anyNetwork)
+	if len(l.later) != 0 || l.reach != everything {
+		t.Errorf("left for later: %q, reach %v", l.later, l.reach)
 	}
 }
 
@@ -123,7 +148,7 @@ func TestEventsWhileLooking(t *testing.T) {
 		kernel, events := net.Pipe()
 		cold, done := make(chan struct{}), make(chan error)
 		ctx, cancel := context.WithCancel(context.Background())
-		go func() { done <- l.watch(ctx, events, cold) }()
+		go func() { done <- l.watch(ctx, events, func() bool { return true }, cold) }()
 		const n = 50
 		for i := range n {
 			fmt.Fprintf(kernel, "add@/d\x00ACTION=add\x00MODALIAS=test:%d\x00", i)

@@ -1,4 +1,5 @@
-// Package pull fetches an image, checked by its digest while it arrives.
+// Package pull fetches an image, as a whole (File) or so that it can be read
+// while it arrives (Pieces), and checks it by its digests.
 //
 // A transfer that breaks off is taken up where it stopped, for as long as the
 // caller wants: the head may be restarting or hundreds of machines may be
@@ -14,7 +15,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -53,10 +53,10 @@ func New(headURL string, d head.Dialer) *Source {
 }
 
 // Mismatch says that what came is not what was wanted.
-type Mismatch struct{ Want, Got string }
+type Mismatch struct{ What, Want, Got string }
 
 func (m *Mismatch) Error() string {
-	return fmt.Sprintf("the image has SHA-256 %s, not %s as the head announced: it is damaged on the head or on the way", m.Got, m.Want)
+	return fmt.Sprintf("%s has SHA-256 %s, not %s as the head announced: it is damaged on the head or on the way", m.What, m.Got, m.Want)
 }
 
 // local marks an error that another attempt does not cure: of the file, not of
@@ -94,15 +94,12 @@ func (s *Source) File(ctx context.Context, image wire.Image, to *os.File) error 
 			s.Trouble(fmt.Errorf("image %s, at byte %d of %d: %w", image.Name, done, image.Size, err))
 			said = err.Error()
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, &delay) {
 			return context.Cause(ctx)
-		case <-time.After(delay/2 + rand.N(delay)):
 		}
-		delay = min(2*delay, maxDelay)
 	}
 	if got := sum.sum(); got != image.SHA256 {
-		return &Mismatch{Want: image.SHA256, Got: got}
+		return &Mismatch{What: "the image", Want: image.SHA256, Got: got}
 	}
 	return nil
 }
@@ -147,6 +144,12 @@ func (s *Source) part(ctx context.Context, image wire.Image, offset int64, to *o
 
 // open asks for the content from offset on.
 func (s *Source) open(ctx context.Context, image wire.Image, offset int64) (io.ReadCloser, error) {
+	return s.openRange(ctx, image, offset, 0)
+}
+
+// openRange asks for the content from offset on, up to end unless that is 0;
+// more may come.
+func (s *Source) openRange(ctx context.Context, image wire.Image, offset, end int64) (io.ReadCloser, error) {
 	name := strings.Map(func(r rune) rune {
 		if r > ' ' && r < 0x7f && !strings.ContainsRune(`/?#%\`, r) {
 			return r
@@ -159,8 +162,12 @@ func (s *Source) open(ctx context.Context, image wire.Image, offset int64) (io.R
 	}
 	req.Header = s.Header.Clone()
 	want := http.StatusOK
-	if offset > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	if offset > 0 || end > 0 {
+		last := ""
+		if end > 0 {
+			last = fmt.Sprint(end - 1)
+		}
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%s", offset, last))
 		want = http.StatusPartialContent
 	}
 	resp, err := s.Client.Do(req)

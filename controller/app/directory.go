@@ -179,7 +179,7 @@ func (d *directory) Boot(uid string) (wire.Boot, error) {
 	}
 	image := img.(*object.Image)
 	f := image.Squash()
-	b.Image = &wire.Image{Name: image.Name, UID: image.UID, SHA256: f.SHA256, Size: f.Size}
+	b.Image = &wire.Image{Name: image.Name, UID: image.UID, SHA256: f.SHA256, Size: f.Size, Pieces: f.Pieces}
 	return b, nil
 }
 

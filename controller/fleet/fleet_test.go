@@ -85,11 +85,14 @@ func TestTimeline(t *testing.T) {
 	expect(t, state(h, "n0"), "booting")
 	h.Link(uid, wire.Hello{InImage: true, BootID: "a"}, nil)
 	h.WaitState("n0", "up")
+	send(`{"step":"image","error":"piece 3 is damaged"}`) // it was still being read
+	send(`{"step":"image","detail":"there after all"}`)
+	expect(t, state(h, "n0"), "up")
 	stamp("firmware", "wget", "") // a user of the node asks for its script
 	stamp("kernel", "", "there is none")
 	h.Fleet.OpenBoot(uid, addr)
 	stamp("dhcp", "", "")
-	expect(t, steps(h, "n0"), "1 dhcp, 1 firmware, 1 kernel, 1 agent, 1 image!no route to head, 1 image, 1 root, 1 up, 2 dhcp")
+	expect(t, steps(h, "n0"), "1 dhcp, 1 firmware, 1 kernel, 1 agent, 1 image!no route to head, 1 image, 1 root, 1 up, 1 image!piece 3 is damaged, 1 image, 2 dhcp")
 	for _, body := range []string{`{}`, `{"step":"up"}`, `{"step":"dhcp"}`, `{"step":"agent","time":5}`, `{"step":"agent","boot":1}`, `[]`, `null`, ``, `{"step":5}`} {
 		h.Refused("POST", wire.PathStep, body, apitest.AsNode, uid)
 	}

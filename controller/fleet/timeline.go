@@ -36,7 +36,13 @@ func (b *boot) last() wire.Step {
 }
 
 func (b *boot) failed() bool { return b.last().Error != "" }
-func (b *boot) done() bool   { return b.last().Step == wire.StepUp && !b.failed() }
+func (b *boot) done() bool   { return b.wasUp() && !b.failed() }
+
+// wasUp says whether the machine came up. Its image may still be coming in
+// then, so that steps of the image follow.
+func (b *boot) wasUp() bool {
+	return slices.ContainsFunc(b.Steps, func(s wire.Step) bool { return s.Step == wire.StepUp })
+}
 
 func (b *boot) lastError() string {
 	s := b.last()
@@ -71,10 +77,10 @@ func (f *Fleet) Stamp(uid string, s wire.Step) {
 	defer f.mu.Unlock()
 	n := f.get(uid)
 	b := n.current()
-	if b != nil && b.done() && (s.Step == wire.StepFirmware || s.Step == wire.StepKernel) && !n.identity.open(s.Time) {
+	if b != nil && b.wasUp() && (s.Step == wire.StepFirmware || s.Step == wire.StepKernel) && !n.identity.open(s.Time) {
 		return
 	}
-	if b == nil || (s.Step == wire.StepDHCP && b.last().Step != wire.StepDHCP) || (b.done() && s.Step != wire.StepUp) {
+	if b == nil || (s.Step == wire.StepDHCP && b.last().Step != wire.StepDHCP) || (b.wasUp() && s.Step != wire.StepUp && s.Step != wire.StepImage) {
 		b = n.begin()
 	}
 	last := b.last()
@@ -92,7 +98,7 @@ func (f *Fleet) Stamp(uid string, s wire.Step) {
 // link that was made again. f.mu is held.
 func (f *Fleet) up(uid string, n *node, bootID string) {
 	b := n.current()
-	if b != nil && b.done() {
+	if b != nil && b.wasUp() {
 		if n.bootID == bootID || n.bootID == "" {
 			return
 		}

@@ -57,6 +57,7 @@ type slot struct {
 	kindName string
 	name     string // path word
 	limit    int64
+	pieces   bool // nodes read it while it comes in
 	inspect  inspection
 	get      func(kind.Object) *object.File
 	set      func(kind.Object, *object.File, object.Content) // the stamps are those of the upload
@@ -64,13 +65,13 @@ type slot struct {
 
 func slots() []slot {
 	return []slot{
-		{object.KindBootconfig, "kernel", maxKernel, inspectKernel,
+		{object.KindBootconfig, "kernel", maxKernel, false, inspectKernel,
 			func(o kind.Object) *object.File { return o.(*object.Bootconfig).Kernel },
 			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Bootconfig).Kernel = f }},
-		{object.KindBootconfig, "initramfs", maxInitramfs, inspectInitramfs,
+		{object.KindBootconfig, "initramfs", maxInitramfs, false, inspectInitramfs,
 			func(o kind.Object) *object.File { return o.(*object.Bootconfig).Initramfs },
 			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Bootconfig).Initramfs = f }},
-		{object.KindImage, "content", maxImage, inspectImage,
+		{object.KindImage, "content", maxImage, true, inspectImage,
 			func(o kind.Object) *object.File { return o.(*object.Image).Squash() },
 			func(o kind.Object, f *object.File, c object.Content) {
 				o.(*object.Image).Content = nil
@@ -147,7 +148,7 @@ func (l *Library) used() map[string]bool {
 	for _, s := range slots() {
 		for _, o := range l.opt.Objects.All(s.kindName) {
 			if f := s.get(o); f != nil {
-				out[f.SHA256] = true
+				out[f.SHA256], out[f.Pieces] = true, true
 			}
 		}
 	}

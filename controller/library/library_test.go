@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"muster/controller/api/apitest"
 	"muster/controller/library"
 	"muster/shared/object"
+	"muster/shared/wire"
 )
 
 type lib struct {
@@ -228,7 +230,7 @@ func TestCutOffUploadKeepsTheOldContent(t *testing.T) {
 	if a := l.Do("GET", "/image/i/content", nil); !bytes.Equal(a.Raw, old) {
 		t.Error("the old content is gone")
 	}
-	if n := len(l.files(t)); n != 1 {
+	if n := len(l.files(t)); n != 2 { // the image and the list of its pieces
 		t.Errorf("%d files are kept", n)
 	}
 }
@@ -364,7 +366,7 @@ func TestSameContentIsKeptOnce(t *testing.T) {
 	refs := func(name string) string {
 		return fmt.Sprint(apitest.Decode[apitest.Map](t, l.OK("GET", "/image/"+name+"/content/info", nil))["refcnt"])
 	}
-	if refs("a") != "3" || len(l.files(t)) != 1 {
+	if refs("a") != "3" || len(l.files(t)) != 2 {
 		t.Errorf("refcnt %s, %d files", refs("a"), len(l.files(t)))
 	}
 	l.OK("DELETE", "/image/b/content", nil)
@@ -389,6 +391,7 @@ func TestSweep(t *testing.T) {
 		out := map[string]bool{}
 		img := l.Registry.All(object.KindImage)[0].(*object.Image)
 		bc := l.Registry.All(object.KindBootconfig)[0].(*object.Bootconfig)
+		out[img.Squash().Pieces] = true
 		out[img.Squash().SHA256], out[bc.Kernel.SHA256], out[bc.Initramfs.SHA256] = true, true, true
 		return out
 	}
@@ -404,10 +407,10 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%d removed, %d left, want %d and %d; %v", n, len(files), removed, left, err)
 		}
 	}
-	sweep(time.Hour, 0, 5)
-	sweep(time.Second, 1, 4)
+	sweep(time.Hour, 0, 7) // each image has the list of its pieces
+	sweep(time.Second, 2, 5)
 	release()
-	sweep(time.Second, 1, 3)
+	sweep(time.Second, 1, 4)
 	for path, content := range map[string]string{"/image/i/content": "new", "/bootconfig/b/kernel": "kernel", "/bootconfig/b/initramfs": "initramfs"} {
 		if a := l.Do("GET", path, nil); string(a.Raw) != content {
 			t.Errorf("%s is %q", path, a.Raw)
@@ -420,7 +423,7 @@ func TestSweep(t *testing.T) {
 	if _, err := library.OpenBlobs(l.dir); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(l.files(t)); n != 3 {
+	if n := len(l.files(t)); n != 4 {
 		t.Errorf("%d files after a new start", n)
 	}
 }
@@ -480,3 +483,30 @@ func TestTooLargeAndFullDisk(t *testing.T) {
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestPieces(t *testing.T) {
+	l := start(t)
+	for i, n := range []int{0, 1, wire.PieceSize - 1, wire.PieceSize, wire.PieceSize + 1, 3*wire.PieceSize + 17} {
+		name, content := fmt.Sprintf("i%d", i), bytesOf(n, byte(i))
+		l.Create("images", apitest.Map{"name": name})
+		l.OK("PUT", "/image/"+name+"/content", content)
+		o, err := l.Registry.Find(object.KindImage, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := l.blobs.Open(o.(*object.Image).Squash().Pieces)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := io.ReadAll(f)
+		f.Close()
+		var want []byte
+		for piece := range slices.Chunk(content, wire.PieceSize) {
+			sum := sha256.Sum256(piece)
+			want = append(want, sum[:]...)
+		}
+		if err != nil || !bytes.Equal(list, want) {
+			t.Errorf("%d bytes: the list has %d bytes, want %d (%v), or they differ", n, len(list), len(want), err)
+		}
+	}
+}

@@ -33,7 +33,7 @@ func (l *Library) upload(s slot) api.Handler {
 		if err != nil {
 			return err
 		}
-		f, release, err := l.opt.Blobs.Add(body, s.limit, l.opt.Now(), s.inspect)
+		f, release, err := l.add(body, s)
 		if err != nil {
 			return err
 		}

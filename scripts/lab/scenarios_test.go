@@ -43,8 +43,19 @@ func (b *bench) firstLight(t *testing.T) {
 			if got := b.exec(t, b.node[m], "blkid", "-p", "-o", "value", "-s", "TYPE", "/dev/loop0"); got != "squashfs" {
 				t.Errorf("the loop device holds %q, wanted a squashfs", got)
 			}
+			b.checkComplete(t, b.node[m])
 		})
 	}
+}
+
+// checkComplete: once the whole image is there, the node no longer needs the
+// process that fetched it, nor the head.
+func (b *bench) checkComplete(t *testing.T, node string) {
+	b.exec(t, node, "while pgrep -f '^@muster-agent stream' >/dev/null; do sleep 0.2; done")
+	if got := b.exec(t, node, "cat /sys/block/loop0/loop/backing_file; cat /sys/block/nbd0/size"); !strings.HasSuffix(got, "\n0") || strings.Contains(got, "nbd") {
+		t.Errorf("after the image is there, the loop device has %q behind it", got)
+	}
+	b.exec(t, node, "echo 3 > /proc/sys/vm/drop_caches; find / -xdev -type f -exec cat {} + | wc -c")
 }
 
 // checkSteps: the latest boot went through every step, in order, at once.
@@ -213,7 +224,7 @@ func (b *bench) damagedStore(t *testing.T) {
 	if err := b.bios.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if s := b.awaitError(t, node, before); s.Step != "image" {
+	if s := b.awaitError(t, node, before); s.Step != "image" || !strings.Contains(s.Error, "piece 80") {
 		t.Errorf("damaged content stops the boot at %s", s)
 	}
 	b.muster(t, "image", "upload", "Half", filepath.Join(b.Dir, "whole"))
@@ -245,7 +256,7 @@ func (b *bench) switchedOff(t *testing.T) {
 	if err := b.uefi.Start(); err != nil {
 		t.Fatal(err)
 	}
-	b.await(t, node, before, "enrolment", func(s step) bool { return s.Step == "enrol" })
+	b.await(t, node, before, "the image", func(s step) bool { return s.Step == "image" })
 	b.uefi.Stop()
 	before = b.lastBoot(node)
 	if err := b.uefi.Start(); err != nil {

@@ -11,6 +11,9 @@ type File struct {
 	MTime    float64 `json:"mtime"`    // seconds since 1970
 	Chksum   string  `json:"chksum"`   // "sha1:" and 40 hex digits, the published form
 	SHA256   string  `json:"sha256"`   // 64 hex digits: what muster itself trusts
+	// Pieces is the SHA-256 of the list of the file's pieces, kept like the
+	// file itself; only of images.
+	Pieces string `json:"pieces,omitempty"`
 	// Problem says why the file cannot be used for what it is meant for.
 	Problem string `json:"problem,omitempty"`
 	// Holds says what was found in it: the packaging scheme of an ISO's packages.

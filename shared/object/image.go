@@ -78,6 +78,8 @@ func image() *kind.Spec {
 			return &i
 		},
 		Columns: []string{"name", "content.cwsquash.size", "content.cwsquash.mtime", "distro", "frozen", "description"},
-		Fields:  meta(append(fields, fileFields("content."+ContentFormat, "the squashfs file")...)...),
+		Fields: meta(append(append(fields, fileFields("content."+ContentFormat, "the squashfs file")...),
+			kind.Field{Path: "content." + ContentFormat + ".pieces", Summary: "the SHA-256 of the list by which nodes verify it piece by piece", Source: kind.Head, Format: kind.Shown("text")},
+		)...),
 	}
 }

@@ -11,7 +11,7 @@ import "time"
 
 // Version is sent by both sides when a link is made.
 //
-//	1: the link, exec, boot, enrol, step.
+//	1: the link, exec, boot, enrol, step; an image's pieces.
 const Version = 1
 
 // Paths that only agents and firmware use; the published API has its own.
@@ -75,7 +75,15 @@ type Image struct {
 	UID    string `json:"uid"`
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
+	// Pieces is the SHA-256 of the list of the file's pieces: 32 bytes for each
+	// PieceSize of the file, the SHA-256 of what they hold. The list is a file by
+	// content like the image. Empty: the head has none.
+	Pieces string `json:"pieces,omitempty"`
 }
+
+// PieceSize is how many bytes of an image can be verified by themselves. The
+// last piece is shorter. It is part of what is stored and cannot change.
+const PieceSize = 256 << 10
 
 // The steps of a boot, in order.
 const (

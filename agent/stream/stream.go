@@ -1,0 +1,199 @@
+// Package stream makes an image readable before it is there: a process of its
+// own fetches it and gives the kernel a block device that waits, at each read,
+// for the pieces that are read.
+//
+// The device is a loop device. While pieces are missing it reads from a network
+// block device whose server is this process; when the image is complete its
+// backing is changed to the file in RAM, in place, and the process ends. It
+// outlives the switch to the new root, of which it must therefore need nothing:
+// all that it uses is open, and its program is in the initramfs. Its name
+// begins with "@", by which systemd knows to leave it alone to the end
+// (https://systemd.io/ROOT_STORAGE_DAEMONS).
+//
+// The package must not mount anything, nor decide what is fetched.
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"muster/agent/head"
+	"muster/agent/identity"
+	"muster/agent/pull"
+	"muster/agent/root"
+	"muster/shared/wire"
+)
+
+// Verb is the argument by which the agent's program becomes this process.
+const Verb = "stream"
+
+// Modules names the kernel modules that it needs.
+func Modules() []string { return []string{"nbd", "loop"} }
+
+// Task is what the process is told, as JSON on its standard input. It ends
+// when that is closed before Detach.
+type Task struct {
+	Head    string // http URL, for the image
+	Report  string // URL for the steps of the boot
+	State   string // directory of the identity for Report; empty for none
+	File    string // where the image is put; must exist and be empty
+	Image   wire.Image
+	Version string
+}
+
+// answer is what the process says on its standard output, once.
+type answer struct {
+	Device string `json:",omitempty"`
+	Error  string `json:",omitempty"`
+}
+
+// Main is the process.
+func Main(in io.Reader, out io.Writer, log *slog.Logger) error {
+	// Without it nothing of the root can be read any more.
+	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
+	var task Task
+	messages := json.NewDecoder(in)
+	if err := messages.Decode(&task); err != nil {
+		return fmt.Errorf("no task: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	r, err := newRun(ctx, task, log)
+	if err == nil {
+		defer r.close()
+		err = r.start(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, json.NewEncoder(out).Encode(answer{Error: err.Error()}))
+	}
+	if err := json.NewEncoder(out).Encode(answer{Device: r.device.Name()}); err != nil {
+		return err
+	}
+	go func() {
+		var detach bool
+		if messages.Decode(&detach) != nil || !detach {
+			cancel(errors.New("not wanted any more"))
+		}
+	}()
+	return r.finish(ctx)
+}
+
+// run is one image on its way.
+type run struct {
+	task   Task
+	log    *slog.Logger
+	client *head.Client
+	file   *os.File
+	pieces *pull.Pieces
+	disk   *disk
+	device *os.File // loop
+	stuck  chan struct{}
+}
+
+func newRun(ctx context.Context, task Task, log *slog.Logger) (*run, error) {
+	r := &run{task: task, log: log, stuck: make(chan struct{}, 1)}
+	d := head.Dialer{Version: task.Version}
+	r.client = head.New(task.Report, d, nil)
+	if task.State != "" {
+		id, err := identity.Load(task.State)
+		if err != nil {
+			return nil, err
+		}
+		r.client = head.New(task.Report, d, id.TLS())
+	}
+	var err error
+	if r.file, err = os.OpenFile(task.File, os.O_RDWR, 0); err != nil {
+		return nil, err
+	}
+	source := pull.New(task.Head, d)
+	source.Trouble = func(err error) { r.trouble(ctx, err) }
+	if r.pieces, err = source.Pieces(ctx, task.Image, r.file); err != nil {
+		r.file.Close()
+	}
+	return r, err
+}
+
+// trouble tells the head and the console why the image does not go on.
+func (r *run) trouble(ctx context.Context, err error) {
+	r.log.Error(err.Error())
+	select {
+	case r.stuck <- struct{}{}:
+	default:
+	}
+	go r.step(ctx, wire.Step{Step: wire.StepImage, Error: err.Error()})
+}
+
+// step is told to the head, if it is there to hear it.
+func (r *run) step(ctx context.Context, s wire.Step) {
+	if err := r.client.Step(ctx, s); err != nil {
+		r.log.Warn("the head was not told of the image", "error", err)
+	}
+}
+
+// start makes the device.
+func (r *run) start(ctx context.Context) error {
+	size := (r.task.Image.Size + blockSize - 1) / blockSize * blockSize
+	if err := r.file.Truncate(size); err != nil {
+		return fmt.Errorf("room for the image: %w", err)
+	}
+	var err error
+	if r.disk, err = newDisk(ctx, size, r, r.log); err != nil {
+		return err
+	}
+	backing, err := os.Open(r.disk.path)
+	if err != nil {
+		return err
+	}
+	defer backing.Close()
+	r.device, err = root.Attach(backing)
+	return err
+}
+
+// ReadAt waits for what is read.
+func (r *run) ReadAt(ctx context.Context, b []byte, off int64) error {
+	if err := r.pieces.Ensure(ctx, off, int64(len(b))); err != nil {
+		return err
+	}
+	_, err := r.file.ReadAt(b, off)
+	return err
+}
+
+// finish fetches the rest and puts the file in the place of this process.
+func (r *run) finish(ctx context.Context) error {
+	began := time.Now()
+	if err := r.pieces.Run(ctx); err != nil {
+		return err
+	}
+	if err := root.ChangeBacking(r.device, r.file); err != nil {
+		// The image is whole but must be read through this process.
+		r.log.Error("the image stays with the process that fetched it", "error", err)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	took := time.Since(began).Round(time.Millisecond)
+	r.log.Info("the image is there, whole and verified", "bytes", r.task.Image.Size, "took", took.String())
+	select {
+	case <-r.stuck: // the head was told of trouble; that is over
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		r.step(ctx, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s is there after all", r.task.Image.Name)})
+	default:
+	}
+	return nil
+}
+
+func (r *run) close() {
+	if r.device != nil {
+		r.device.Close() // whoever mounted it has it; else it is freed
+	}
+	if r.disk != nil {
+		r.disk.close()
+	}
+	r.file.Close()
+}
