@@ -2,14 +2,37 @@
 // log in, and the recognition of nodes and heads by certificate and address.
 //
 // Tokens say only who somebody is; what they may do is looked up on every
-// request, so a changed role or a deleted admin takes effect at once. The
+// request, so a changed role or a deleted admin takes effect at once. They end
+// with a logout (all that go back to one login, on this head), by revocation
+// (all of an admin, on every head) or when the admin gets another name. The
 // package stores no admins and no nodes: it asks the interfaces below. It
 // must not decide anything about a kind beyond its permissions, and passwords
 // never leave it except to the helper that asks PAM.
+//
+// # Login with an SSH key
+//
+// The public key is among the admin's `keys`, a line as in authorized_keys,
+// without options. Ed25519, ECDSA and RSA (from 2048 bits, with SHA-2) are
+// taken, and keys on FIDO tokens, which must be touched.
+//
+//	GET /api/v1/login/challenge?user=NAME
+//	→ {"challenge": TEXT, "namespace": "login@muster", "expires_in": 60}
+//
+// The key signs TEXT for that namespace in the format of OpenSSH's
+// PROTOCOL.sshsig, and the armored signature is sent with it:
+//
+//	POST /api/v1/login {"user": NAME, "challenge": TEXT, "signature": "-----BEGIN SSH SIGNATURE-----\n…"}
+//	→ as any other login
+//
+// A challenge is for one user at one head, for one login within a minute. With
+// ssh-keygen, which asks ssh-agent where FILE is a public key:
+//
+//	printf %s "$TEXT" | ssh-keygen -Y sign -n login@muster -f FILE
 package auth
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -99,7 +122,9 @@ type Service struct {
 	limits    *limiter
 	secrets   *secrets
 	passwords *passwords
-	socket    *socket
+
+	challenges *challenges
+	socket     *socket
 }
 
 var _ api.Authenticator = (*Service)(nil)
@@ -148,6 +173,7 @@ func New(cfg Config) (*Service, error) {
 		secrets:   newSecrets(cfg.Now),
 		passwords: passwords,
 	}
+	s.challenges = &challenges{tokens: s.tokens, life: rand.Text(), used: map[string]time.Time{}}
 	s.socket = newSocket(filepath.Join(cfg.DataDir, "login.sock"), s.secrets, cfg.Log)
 	return s, nil
 }

@@ -202,6 +202,7 @@ type reply struct {
 		AuthorizedBy      string `json:"authorized_by"`
 		Roles             []string
 		Admin, Node, Addr string
+		Challenge         string
 		Token             struct {
 			Access         string  `json:"access_token"`
 			ExpiresIn      float64 `json:"expires_in"`

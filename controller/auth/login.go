@@ -17,7 +17,9 @@ import (
 func (s *Service) Routes() []api.Route {
 	return []api.Route{
 		{Method: "POST", Path: "/api/v1/login", Permission: kind.Public, Handler: s.login,
-			Doc: "Log in with `user` and `pass` (checked by PAM on this head), or with `user` and `secret` (left at login.sock within the last 60 s); gives an access and a refresh token."},
+			Doc: "Log in with `user` and `pass` (checked by PAM on this head), or with `user` and `secret` (left at login.sock within the last 60 s), or with `user`, `challenge` and `signature` (by one of the admin's SSH keys); gives an access and a refresh token."},
+		{Method: "GET", Path: "/api/v1/login/challenge", Permission: kind.Public, Handler: s.challenge,
+			Doc: "A challenge for ?user= to sign with an SSH key, good for one login within 60 s."},
 		{Method: "GET", Path: "/api/v1/newtoken", Permission: kind.OnlyLocal, Handler: s.refresh,
 			Doc: "A new set of tokens for the refresh token in the Authorization header; an access token is refused."},
 		{Method: "GET", Path: "/api/v1/whoami", Permission: kind.LoggedIn, Handler: s.whoami,
@@ -79,21 +81,29 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 		User   string  `json:"user"`
 		Pass   *string `json:"pass"`
 		Secret *string `json:"secret"`
+
+		Challenge string  `json:"challenge"`
+		Signature *string `json:"signature"`
 	}
 	if err := api.Decode(w, r, &in); err != nil {
 		return err
 	}
-	if (in.Pass == nil) == (in.Secret == nil) {
-		return fault.Invalidf("Give either `pass` (the password) or `secret` (the one-time secret left at login.sock) beside `user`.")
+	if n := given(in.Pass) + given(in.Secret) + given(in.Signature); n != 1 || (in.Challenge != "") != (in.Signature != nil) {
+		return fault.Invalidf("Give either `pass` (the password) or `secret` (the one-time secret left at login.sock) beside `user`, or `challenge` (from GET /api/v1/login/challenge) and `signature` (by an SSH key).")
 	}
 	if err := checkUser(in.User); err != nil {
 		return fault.Invalidf("Cannot log in: %v.", err)
 	}
-	check := s.byPassword
-	if in.Secret != nil {
-		in.Pass, check = in.Secret, s.bySecret
+	var err error
+	switch {
+	case in.Pass != nil:
+		err = s.byPassword(w, r, in.User, *in.Pass)
+	case in.Secret != nil:
+		err = s.bySecret(w, r, in.User, *in.Secret)
+	default:
+		err = s.bySSH(w, r, in.User, in.Challenge, *in.Signature)
 	}
-	if err := check(w, r, in.User, *in.Pass); err != nil {
+	if err != nil {
 		s.cfg.Log.Info("login refused", "user", in.User, "from", s.clientAddr(r), "reason", err)
 		return err
 	}
@@ -110,6 +120,13 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 		User  string   `json:"user"`
 		Token tokenSet `json:"token"`
 	}{a.Name, set})
+}
+
+func given(s *string) int {
+	if s == nil {
+		return 0
+	}
+	return 1
 }
 
 func (s *Service) byPassword(w http.ResponseWriter, r *http.Request, user, pass string) error {

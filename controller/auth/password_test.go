@@ -129,7 +129,8 @@ func TestLoginTakesExactlyOneKey(t *testing.T) {
 	for _, body := range []string{
 		`{"user":"full"}`, `{"user":"full","pass":"x","secret":"y"}`, `{"pass":"x"}`, `{"user":"","pass":"x"}`, `{}`, ``, `null`, `[]`, `"full"`,
 		`{"user":1,"pass":"x"}`, `{"user":"full","pass":7}`, `{"user":"a\u0000b","pass":"x"}`, `{"user":"full","pass":"a","pass":"b"}`,
-		`{"user":"` + strings.Repeat("u", maxUser+1) + `","pass":"x"}`, `{"user":"full","pass":"x","otp":1}`, "{\"user\":\"\xff\",\"pass\":\"x\"}",
+		`{"user":"` + strings.Repeat("u", maxUser+1) + `","pass":"x"}`, `{"user":"full","pass":"x","otp":1}`, `{"user":"full","challenge":"c"}`,
+		`{"user":"full","signature":"s"}`, `{"user":"full","signature":"s","challenge":"c","pass":"x"}`, `{"user":"full","pass":"x","challenge":"c"}`, "{\"user\":\"\xff\",\"pass\":\"x\"}",
 	} {
 		f.ask(t, http.DefaultClient, "POST", "login", body).want(t, body, 400, "")
 	}

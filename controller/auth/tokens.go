@@ -21,10 +21,12 @@ const (
 	cacheTokens = 16 << 10 // verified tokens remembered, about 300 bytes each
 )
 
-// The two kinds of token. Neither does the other's work.
+// The kinds of token. None does another's work. A challenge says only that the
+// head made it, see challenges.
 const (
-	accessToken  = "access"
-	refreshToken = "refresh"
+	accessToken    = "access"
+	refreshToken   = "refresh"
+	challengeToken = "challenge"
 )
 
 // claims is what a token says. Subject is the admin's UID.
@@ -124,12 +126,18 @@ func (t *tokens) verify(token, want string) (*claims, error) {
 		t.mu.Unlock()
 	}
 	switch now := t.now(); {
+	case c.Kind != want && c.Kind == challengeToken:
+		return nil, fault.New(fault.Unauthenticated, "This is a challenge, to be signed with an SSH key, and no token.")
 	case c.Kind != want && want == accessToken:
 		return nil, fault.New(fault.Unauthenticated, "This is a %s token: it is good only for GET /api/v1/newtoken; send the access token here.", c.Kind)
+	case c.Kind != want && want == challengeToken:
+		return nil, fault.New(fault.Unauthenticated, "This is an %s token and no challenge: get one with GET /api/v1/login/challenge.", c.Kind)
 	case c.Kind != want:
 		return nil, fault.New(fault.Unauthenticated, "This is an %s token: a new set is only given for the refresh token.", c.Kind)
 	case !now.Before(c.expires()) && want == accessToken:
 		return nil, fault.New(fault.Unauthenticated, "The access token expired at %s: get a new one from GET /api/v1/newtoken with the refresh token, or log in again.", at(c))
+	case !now.Before(c.expires()) && want == challengeToken:
+		return nil, fault.New(fault.Unauthenticated, "The challenge expired at %s: get another one.", at(c))
 	case !now.Before(c.expires()):
 		return nil, fault.New(fault.Unauthenticated, "The refresh token expired at %s: log in again.", at(c))
 	}
