@@ -53,6 +53,7 @@ type Head struct {
 	agent   *agentArchive
 	library *library.Library
 	git     *gitrepo.Repos
+	blobs   *library.Blobs
 	routes  []api.Route
 	handler http.Handler
 	http    net.Listener
@@ -116,16 +117,15 @@ func (h *Head) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	blobs, err := library.OpenBlobs(filepath.Join(h.cfg.Data, "files"))
-	if err != nil {
+	if h.blobs, err = library.OpenBlobs(filepath.Join(h.cfg.Data, "files")); err != nil {
 		return err
 	}
 	program, err := beside(h.cfg.Agent, "muster-agent")
 	if err != nil {
 		return err
 	}
-	h.agent = newAgentArchive(program, blobs, h.cfg.Data, h.log)
-	h.library = library.New(library.Options{Objects: h.reg, Blobs: blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
+	h.agent = newAgentArchive(program, h.blobs, h.cfg.Data, h.log)
+	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
 		Problems: func(bc *object.Bootconfig) []string { return h.dir.provision.Problems(bc) }})
 	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
 	h.dir.provision = h.newProvision(bootHead)
@@ -163,6 +163,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.library.Routes(),
 		h.provisionRoutes(),
 		h.git.Routes(),
+		h.repos().Routes(),
 		info.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		(&selection.Selection{Objects: h.reg, Live: h.fleet}).Routes(),

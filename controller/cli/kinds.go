@@ -42,6 +42,10 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 		c.AddCommand(m.bootconfigCommands()...)
 	case object.KindNamingpool:
 		c.AddCommand(m.namingCommands()...)
+	case object.KindRepo:
+		c.AddCommand(m.repoCommands()...)
+	case object.KindDistro:
+		c.AddCommand(m.distroCommands()...)
 	}
 	return c
 }
