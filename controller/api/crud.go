@@ -56,21 +56,21 @@ func Generic(objects Objects) []Route {
 func (c *crud) class() []Route {
 	path, s := Root+"/"+c.spec.Plural, c.spec
 	return []Route{
-		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list},
-		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create a " + s.Name + "; the answer is its UID.", Handler: c.create},
-		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What a " + s.Name + " is made of.", Handler: c.meta},
+		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list, Answer: ByUID(c.shown())},
+		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create a " + s.Name + "; the answer is its UID.", Handler: c.create, Body: named(s.Name+"Create", taken(s, forCreate)), Answer: UID()},
+		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What a " + s.Name + " is made of.", Handler: c.meta, Answer: named("meta", SchemaOf([]metaField{}))},
 	}
 }
 
 func (c *crud) object(path string) []Route {
 	s := c.spec
 	routes := []Route{
-		{Method: "GET", Path: path, Permission: s.Read, Doc: "One " + s.Name + ".", Handler: c.get},
-		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the fields that are sent.", Handler: c.patch},
-		{Method: "DELETE", Path: path, Permission: s.Write, Doc: "Delete it for good.", Handler: c.delete},
+		{Method: "GET", Path: path, Permission: s.Read, Doc: "One " + s.Name + ".", Handler: c.get, Answer: c.shown()},
+		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the fields that are sent.", Handler: c.patch, Body: c.change(), Answer: Nothing{}},
+		{Method: "DELETE", Path: path, Permission: s.Write, Doc: "Delete it for good.", Handler: c.delete, Body: Any(), Answer: Nothing{}},
 	}
 	if !s.NoPut {
-		routes = append(routes, Route{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put})
+		routes = append(routes, Route{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put, Body: named(s.Name+"Replace", taken(s, forReplace)), Answer: Nothing{}})
 	}
 	for i := range s.Fields {
 		routes = append(routes, c.sub(path, &s.Fields[i])...)
@@ -81,11 +81,14 @@ func (c *crud) object(path string) []Route {
 func (c *crud) singleton() []Route {
 	path, s := Root+"/"+c.spec.Name, c.spec
 	return []Route{
-		{Method: "GET", Path: path, Permission: s.Read, Doc: s.Doc, Handler: c.get},
-		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the settings that are sent.", Handler: c.patch},
-		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What there is to set.", Handler: c.meta},
+		{Method: "GET", Path: path, Permission: s.Read, Doc: s.Doc, Handler: c.get, Answer: c.shown()},
+		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the settings that are sent.", Handler: c.patch, Body: c.change(), Answer: Nothing{}},
+		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What there is to set.", Handler: c.meta, Answer: named("meta", SchemaOf([]metaField{}))},
 	}
 }
+
+func (c *crud) shown() Schema  { return named(c.spec.Name, shown(c.spec)) }
+func (c *crud) change() Schema { return named(c.spec.Name+"Change", taken(c.spec, forChange)) }
 
 // list streams: ten thousand objects must not be in memory twice.
 func (c *crud) list(w http.ResponseWriter, r *http.Request) error {
@@ -176,7 +179,11 @@ func (c *crud) meta(w http.ResponseWriter, r *http.Request) error {
 // By names the caller as the author of a change.
 func By(r *http.Request) kind.Author {
 	c := CallerOf(r.Context())
-	return kind.Author{Name: c.Admin, Roles: c.Roles, Can: c.Can}
+	by := kind.Author{Name: c.Admin, Roles: c.Roles, Can: c.Can}
+	if c.Addr.IsValid() {
+		by.From = c.Addr.String()
+	}
+	return by
 }
 
 func input(w http.ResponseWriter, r *http.Request) (registry.Input, error) {

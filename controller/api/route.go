@@ -25,10 +25,24 @@ type Route struct {
 	Permission kind.Permission
 	Doc        string // one sentence, for the OpenAPI document
 	Handler    Handler
+
+	// What follows only says more in the OpenAPI document, and may be left out.
+	// Body and Answer are values of the Go types that the JSON body and the
+	// answer's data have, or a Schema; Answer is Nothing{} where there is no data.
+	// Raw is the media type of an answer that comes without the envelope.
+	Query  []Param
+	Body   any
+	Answer any
+	Raw    string
+	tagged bool // has an ETag, or minds one
+
 	// Upload marks a route that reads its own body: the limit on JSON bodies
 	// does not apply, the handler bounds it itself.
 	Upload bool
 }
+
+// Nothing is the Answer of a route that answers without data.
+type Nothing struct{}
 
 // Handler answers a request. An error that it returns becomes the failure
 // envelope, unless part of the answer has already been sent.

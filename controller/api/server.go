@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"muster/shared/fault"
@@ -21,17 +22,16 @@ type handler struct {
 	log  *slog.Logger
 }
 
-// New makes the HTTP handler of all routes. A route that lacks something is an
+// New makes the HTTP handler of all routes, and of those that describe them. A route that lacks something is an
 // error, so that none can be served by accident.
 func New(auth Authenticator, log *slog.Logger, routes ...[]Route) (http.Handler, error) {
 	h := &handler{mux: http.NewServeMux(), auth: auth, log: log}
-	for _, list := range routes {
-		for _, rt := range list {
-			if rt.Method == "" || rt.Path == "" || rt.Permission == "" || rt.Doc == "" || rt.Handler == nil {
-				return nil, fmt.Errorf("route %s %s needs a method, a path, a permission, a doc and a handler", rt.Method, rt.Path)
-			}
-			h.mux.Handle(rt.Method+" "+rt.Path, h.endpoint(rt))
+	all := slices.Concat(routes...)
+	for _, rt := range append(all, documentation(all)...) {
+		if rt.Method == "" || rt.Path == "" || rt.Permission == "" || rt.Doc == "" || rt.Handler == nil {
+			return nil, fmt.Errorf("route %s %s needs a method, a path, a permission, a doc and a handler", rt.Method, rt.Path)
 		}
+		h.mux.Handle(rt.Method+" "+rt.Path, h.endpoint(rt))
 	}
 	return h, nil
 }

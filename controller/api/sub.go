@@ -18,28 +18,28 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 	if write == "" {
 		write = c.spec.Write
 	}
-	route := func(method string, p kind.Permission, doc string, change func(now, sent json.RawMessage) (json.RawMessage, error)) Route {
-		h := s.get
-		if change != nil {
-			h = s.change(change)
+	route := func(method string, p kind.Permission, doc string, body Schema, change func(now, sent json.RawMessage) (json.RawMessage, error)) Route {
+		if change == nil {
+			return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: s.get, Answer: s.shown()}
 		}
-		return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: h}
+		return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: s.change(change), Body: body, Answer: Nothing{}}
 	}
+	whole, some := Schema(f.Format.Schema), Schema{"type": []string{"string", "array"}, "items": Text()}
 	switch f.Sub {
 	case kind.SubMap:
 		return []Route{
-			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", inherited ones included.", nil),
-			route("PUT", write, "Replace the object's own "+f.Path+".", replace),
-			route("PATCH", write, "Set the keys that are sent.", merge),
-			route("POST", write, "Set the keys that are sent.", merge),
-			{Method: "DELETE", Path: path, Permission: write, Doc: "Remove one key or a list of keys.", Handler: s.deleteKeys},
+			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", inherited ones included.", nil, nil),
+			route("PUT", write, "Replace the object's own "+f.Path+".", whole, replace),
+			route("PATCH", write, "Set the keys that are sent.", whole, merge),
+			route("POST", write, "Set the keys that are sent.", whole, merge),
+			{Method: "DELETE", Path: path, Permission: write, Doc: "Remove one key or a list of keys.", Handler: s.deleteKeys, Body: some, Answer: Nothing{}},
 		}
 	case kind.SubList:
 		return []Route{
-			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", in order.", nil),
-			route("PUT", write, "Replace the list.", replace),
-			route("POST", write, "Append one entry or a list of entries.", appendItems),
-			route("DELETE", write, "Remove one entry or a list of entries.", s.removeItems),
+			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", in order.", nil, nil),
+			route("PUT", write, "Replace the list.", whole, replace),
+			route("POST", write, "Append one entry or a list of entries.", some, appendItems),
+			route("DELETE", write, "Remove one entry or a list of entries.", some, s.removeItems),
 		}
 	}
 	return nil
@@ -48,6 +48,14 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 type sub struct {
 	*crud
 	field *kind.Field
+}
+
+// shown is the schema of the field as it is read.
+func (s *sub) shown() Schema {
+	if s.field.Sub == kind.SubList {
+		return Schema{"type": "array", "items": Text()}
+	}
+	return Schema{"type": "object"}
 }
 
 func (s *sub) get(w http.ResponseWriter, r *http.Request) error {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
+	"sync"
 	"time"
 
 	"muster/controller/store"
@@ -32,6 +33,10 @@ type Options struct {
 	Taken func(addr string) bool // addresses that no node may get, such as the head's own
 	// Live gives what a node last reported and its state, as JSON objects.
 	Live func(uid string) (hardware, status []byte)
+	// AuditRecords and AuditAge bound the audit trail; 0 for the defaults. A
+	// twentieth more may be there for a while.
+	AuditRecords int
+	AuditAge     time.Duration
 }
 
 // Registry serves objects. Its methods may be called by many at once.
@@ -40,13 +45,14 @@ type Registry struct {
 	specs []*kind.Spec
 	kinds map[string]*kind.Spec
 	view  *view
+	trail *trail
 	opt   Options
 }
 
 // Open reads everything that the store holds. Run must be called for writes to
 // return.
 func Open(ctx context.Context, st store.Store, specs []*kind.Spec, opt Options) (*Registry, error) {
-	r := &Registry{store: st, specs: specs, kinds: map[string]*kind.Spec{}, opt: opt}
+	r := &Registry{store: st, specs: specs, kinds: map[string]*kind.Spec{}, trail: newTrail(opt.AuditRecords, opt.AuditAge), opt: opt}
 	for _, s := range specs {
 		r.kinds[s.Name] = s
 	}
@@ -63,6 +69,9 @@ func Open(ctx context.Context, st store.Store, specs []*kind.Spec, opt Options) 
 // Run keeps the view up to date until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
 	defer r.view.stop()
+	var trimming sync.WaitGroup
+	trimming.Go(func() { r.trim(ctx) })
+	defer trimming.Wait()
 	for commit, err := range r.store.Watch(ctx, objectPrefix, r.view.revision()) {
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, store.ErrClosed) {

@@ -61,8 +61,10 @@ func canonical(spec *kind.Spec, key, id string) (string, bool) {
 // tx implements kind.Tx on a store transaction.
 type tx struct {
 	store.Tx
-	r  *Registry
-	by kind.Author
+	r       *Registry
+	by      kind.Author
+	touched []touched       // what was written, for the audit trail
+	seen    map[string]bool // UIDs of touched
 }
 
 func (t *tx) By() kind.Author { return t.by }
@@ -199,6 +201,9 @@ func (t *tx) Save(kindName string, obj kind.Object) error {
 	m.LastModifiedOn, m.LastModifiedBy = t.r.opt.Head, t.by.Name
 	raw, err := json.Marshal(obj)
 	if err != nil {
+		return err
+	}
+	if err := t.touch(kindName, m.UID); err != nil {
 		return err
 	}
 	return t.Put(objectKey(kindName, m.UID), raw)

@@ -79,6 +79,9 @@ func (r *Registry) update(ctx context.Context, by kind.Author, kindName, id stri
 		if err != nil {
 			return err
 		}
+		if err := unchangedSince(ctx, spec, old); err != nil {
+			return err
+		}
 		sent, thaw := doc, doc
 		if how == putting {
 			sent, thaw = whole(spec, doc), nil
@@ -124,6 +127,9 @@ func (r *Registry) Set(ctx context.Context, by kind.Author, kindName, id, path s
 	return r.write(ctx, by, func(t *tx) error {
 		old, err := t.load(spec, id)
 		if err != nil {
+			return err
+		}
+		if err := unchangedSince(ctx, spec, old); err != nil {
 			return err
 		}
 		if err := frozen(spec, old, nil); err != nil {
@@ -172,6 +178,9 @@ func (r *Registry) Delete(ctx context.Context, by kind.Author, kindName, id stri
 		if err != nil {
 			return err
 		}
+		if err := unchangedSince(ctx, spec, old); err != nil {
+			return err
+		}
 		if err := frozen(spec, old, nil); err != nil {
 			return err
 		}
@@ -179,6 +188,9 @@ func (r *Registry) Delete(ctx context.Context, by kind.Author, kindName, id stri
 			return err
 		}
 		if err := t.refer(spec, nil, old); err != nil {
+			return err
+		}
+		if err := t.touch(kindName, old.Base().UID); err != nil {
 			return err
 		}
 		if err := t.Delete(objectKey(kindName, old.Base().UID)); err != nil {
@@ -232,12 +244,19 @@ func (t *tx) forget(kindName, uid string) error {
 
 // write runs fn in a transaction and returns when reads see its result.
 func (r *Registry) write(ctx context.Context, by kind.Author, fn func(*tx) error) error {
+	var records int
 	revision, err := r.store.Update(ctx, func(stx store.Tx) error {
-		return fn(&tx{Tx: stx, r: r, by: by})
+		t := &tx{Tx: stx, r: r, by: by}
+		if err := fn(t); err != nil {
+			return err
+		}
+		records = len(t.touched)
+		return t.audit()
 	})
 	if err != nil {
 		return err
 	}
+	r.trail.grew(records)
 	return r.view.wait(ctx, revision)
 }
 

@@ -25,6 +25,8 @@ const (
 	NotFound        Code = "not-found"       // 404
 	NotAllowed      Code = "not-allowed"     // 405: the object does not take this method
 	Conflict        Code = "conflict"        // 409: right in itself, not with what is stored
+	Gone            Code = "gone"            // 410: it was there once; begin anew
+	Changed         Code = "changed"         // 412: somebody else changed it since the caller read it
 	TooLarge        Code = "too-large"       // 413
 	TooMany         Code = "too-many"        // 429: slow down
 	Internal        Code = "internal"        // 500: our fault; the log has the details
@@ -40,6 +42,8 @@ var statuses = map[Code]int{
 	NotFound:        http.StatusNotFound,
 	NotAllowed:      http.StatusMethodNotAllowed,
 	Conflict:        http.StatusConflict,
+	Gone:            http.StatusGone,
+	Changed:         http.StatusPreconditionFailed,
 	TooLarge:        http.StatusRequestEntityTooLarge,
 	TooMany:         http.StatusTooManyRequests,
 	Internal:        http.StatusInternalServerError,

@@ -40,6 +40,9 @@ type Format struct {
 	Parse  func(raw json.RawMessage) (any, error)
 	Text   func(s string) (string, error) // the same for what is a string; nil for other formats
 	Values []string                       // where only these are allowed
+	// Schema is the JSON Schema (2020-12) of what Parse takes, as far as one can
+	// say it; nil for any value.
+	Schema map[string]any
 }
 
 // Bounds on what one field may hold.
@@ -51,7 +54,7 @@ const (
 
 // Parsed makes a format from a function on strings.
 func Parsed(name string, parse func(s string) (string, error)) Format {
-	return Format{Name: name, Text: parse, Parse: func(raw json.RawMessage) (any, error) {
+	return Format{Name: name, Text: parse, Schema: map[string]any{"type": "string"}, Parse: func(raw json.RawMessage) (any, error) {
 		s, err := str(raw)
 		if err != nil {
 			return nil, err
@@ -96,7 +99,7 @@ var Name = Parsed("name", func(s string) (string, error) {
 })
 
 // Bool is true or false.
-var Bool = Format{Name: "boolean", Parse: func(raw json.RawMessage) (any, error) {
+var Bool = Format{Name: "boolean", Schema: map[string]any{"type": "boolean"}, Parse: func(raw json.RawMessage) (any, error) {
 	var b bool
 	if json.Unmarshal(raw, &b) != nil {
 		return nil, fmt.Errorf("%s is neither true nor false", brief(raw))
@@ -106,7 +109,8 @@ var Bool = Format{Name: "boolean", Parse: func(raw json.RawMessage) (any, error)
 
 // Int is a whole number from low to high.
 func Int(low, high int64) Format {
-	return Format{Name: "integer", Parse: func(raw json.RawMessage) (any, error) {
+	schema := map[string]any{"type": "integer", "minimum": low, "maximum": high}
+	return Format{Name: "integer", Schema: schema, Parse: func(raw json.RawMessage) (any, error) {
 		n, err := strconv.ParseInt(string(bytes.TrimSpace(raw)), 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("%s is not a whole number", brief(raw))
@@ -129,7 +133,7 @@ func OneOf(words ...string) Format {
 		}
 		return s, nil
 	})
-	f.Values = words
+	f.Values, f.Schema = words, map[string]any{"type": "string", "enum": words}
 	return f
 }
 
@@ -165,7 +169,9 @@ var MAC = Parsed("mac", func(s string) (string, error) {
 })
 
 // KeyValues is an object of names and scalars, one level deep.
-var KeyValues = Format{Name: "key-values", Parse: func(raw json.RawMessage) (any, error) {
+var KeyValues = Format{Name: "key-values", Schema: map[string]any{
+	"type": "object", "additionalProperties": map[string]any{"type": []string{"string", "number", "boolean"}},
+}, Parse: func(raw json.RawMessage) (any, error) {
 	m, err := object(raw)
 	if err != nil {
 		return nil, err
@@ -189,7 +195,7 @@ var KeyValues = Format{Name: "key-values", Parse: func(raw json.RawMessage) (any
 }}
 
 // Settings is any JSON object; its owner gives it a meaning.
-var Settings = Format{Name: "object", Parse: func(raw json.RawMessage) (any, error) { return object(raw) }}
+var Settings = Format{Name: "object", Schema: map[string]any{"type": "object"}, Parse: func(raw json.RawMessage) (any, error) { return object(raw) }}
 
 // Reference is the UID or a name of an object of the field's Ref kind.
 var Reference = Parsed("reference", func(s string) (string, error) {
@@ -206,7 +212,12 @@ var References = List("references", Reference)
 // List is a list whose entries have the format; one entry may be given alone.
 // Entries that are there already are not added twice.
 func List(name string, of Format) Format {
-	return Format{Name: name, Values: of.Values, Parse: func(raw json.RawMessage) (any, error) {
+	one := of.Schema
+	if one == nil {
+		one = map[string]any{}
+	}
+	schema := map[string]any{"anyOf": []any{map[string]any{"type": "array", "items": one, "maxItems": MaxItems}, one}}
+	return Format{Name: name, Values: of.Values, Schema: schema, Parse: func(raw json.RawMessage) (any, error) {
 		var raws []json.RawMessage
 		if b := bytes.TrimSpace(raw); len(b) > 0 && b[0] != '[' {
 			raws = []json.RawMessage{raw}

@@ -73,7 +73,8 @@ type Field struct {
 	Guarded  bool       // Values whose reserved keys take permissions of their own, see Reserved
 	// Stamp names a *Stamp of the head's in which changes through the Sub
 	// endpoints are noted. Once there are any, GET through them shows it among the keys.
-	Stamp string
+	Stamp  string
+	Secret bool // its value never appears in the audit trail
 }
 
 // label is how a message names the field.

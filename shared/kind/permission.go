@@ -23,11 +23,12 @@ const (
 	ReservedAttribRead  Permission = "ReservedAttribRead"
 	ReservedAttribWrite Permission = "ReservedAttribWrite"
 	AdminsMintTokens    Permission = "AdminsMintTokens" // make tokens for others who may do no more than oneself
+	AuditRead           Permission = "AuditRead"
 )
 
 // Special lists the permissions that no kind implies.
 func Special() []Permission {
-	return []Permission{NodesExecCommand, NodesPowerControl, NodesWriteGroups, ReservedAttribRead, ReservedAttribWrite, AdminsMintTokens}
+	return []Permission{NodesExecCommand, NodesPowerControl, NodesWriteGroups, ReservedAttribRead, ReservedAttribWrite, AdminsMintTokens, AuditRead}
 }
 
 // Permissions lists every permission that an admin can hold, sorted: those of
@@ -51,6 +52,7 @@ func Permissions(specs []*Spec) []Permission {
 type Author struct {
 	Name  string
 	Roles []string
+	From  string // address that the request came from, for the audit trail
 	// Can says what the author may do beyond what let him in. The head itself,
 	// for which it is nil, may do everything.
 	Can func(Permission) bool

@@ -117,7 +117,7 @@ func keepOneFullAdmin(r *Rights, tx kind.Tx, obj, old kind.Object) error {
 func roleList(rights func() *Rights) kind.Format {
 	role := kind.Parsed("role", func(s string) (string, error) { return rights().parse(s) })
 	list := kind.List("roles", role)
-	return kind.Format{Name: list.Name, Parse: func(raw json.RawMessage) (any, error) {
+	return kind.Format{Name: list.Name, Schema: list.Schema, Parse: func(raw json.RawMessage) (any, error) {
 		var s string
 		if json.Unmarshal(raw, &s) == nil {
 			words := []string{}

@@ -27,10 +27,10 @@ func cluster() *kind.Spec {
 			kind.Field{Path: "naming", Summary: "the naming pool of nodes that name none", Source: kind.User, Format: kind.Reference, Ref: KindNamingpool},
 			kind.Field{Path: "accept_new_nodes", Summary: "create a node for an unknown machine that wants to boot", Source: kind.User, Format: kind.Bool},
 			kind.Field{Path: "default_distro", Summary: "the distribution used where none is named", Source: kind.User, Format: kind.Text},
-			kind.Field{Path: "influx_token", Summary: "the token for InfluxDB and Grafana", Source: kind.User, Format: kind.Line},
+			kind.Field{Path: "influx_token", Summary: "the token for InfluxDB and Grafana", Source: kind.User, Format: kind.Line, Secret: true},
 			kind.Field{Path: "cluster_name", Summary: "the cluster's name", Source: kind.User, Format: kind.Line},
 			kind.Field{Path: "cluster_id", Summary: "the cluster's identifier with the vendor", Source: kind.User, Format: kind.Line},
-			kind.Field{Path: "auth_config", Summary: "settings of the login", Source: kind.User, Format: kind.Settings},
+			kind.Field{Path: "auth_config", Summary: "settings of the login", Source: kind.User, Format: kind.Settings, Secret: true},
 		),
 		Columns: []string{"cluster_name", "default_group", "naming", "accept_new_nodes"},
 	}

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,6 +57,7 @@ type Head struct {
 	Registry *registry.Registry
 	Server   *httptest.Server
 	Logger   *slog.Logger
+	contract func() *Contract
 	stop     func()
 }
 
@@ -92,6 +94,7 @@ func Start(tb testing.TB, opt Options) *Head {
 		tb.Fatal(err)
 	}
 	h.Server = httptest.NewServer(handler)
+	h.contract = sync.OnceValue(func() *Contract { return ContractOf(tb, h.Server.Client(), h.Server.URL) })
 	h.stop = func() {
 		h.Server.Close()
 		cancel()
@@ -169,17 +172,18 @@ type Answer struct {
 	Reason  string          `json:"reason"`
 }
 
-// Do sends a request. A body that is a string or bytes goes as it is, anything
+// Do sends a request and holds it and its answer to the OpenAPI document. A body that is a string or bytes goes as it is, anything
 // else as JSON, nil for none. header lists names and values.
 func (h *Head) Do(method, path string, body any, header ...string) Answer {
 	h.Helper()
 	var r io.Reader
+	var sent []byte
 	switch b := body.(type) {
 	case nil:
 	case string:
-		r = strings.NewReader(b)
+		sent, r = []byte(b), strings.NewReader(b)
 	case []byte:
-		r = bytes.NewReader(b)
+		sent, r = b, bytes.NewReader(b)
 	case io.Reader:
 		r = b
 	default:
@@ -187,7 +191,7 @@ func (h *Head) Do(method, path string, body any, header ...string) Answer {
 		if err != nil {
 			h.Fatal(err)
 		}
-		r = bytes.NewReader(raw)
+		sent, r = raw, bytes.NewReader(raw)
 	}
 	if !strings.HasPrefix(path, "/agent/") && !strings.HasPrefix(path, "/boot/") {
 		path = api.Root + path
@@ -208,6 +212,9 @@ func (h *Head) Do(method, path string, body any, header ...string) Answer {
 	a := Answer{Status: resp.StatusCode, Header: resp.Header}
 	if a.Raw, err = io.ReadAll(resp.Body); err != nil {
 		h.Errorf("%s %s: the answer broke off: %v", method, path, err)
+	}
+	if err := h.contract().Check(req, sent, a.Status, a.Header, a.Raw); err != nil {
+		h.Error(err)
 	}
 	if resp.Header.Get("Content-Type") == "application/json" {
 		if err := json.Unmarshal(a.Raw, &a); err != nil {
