@@ -79,7 +79,7 @@ func slots() []slot {
 					o.(*object.Image).Content = &c
 				}
 			}},
-		{object.KindRepo, "iso", maxISO, inspectISO,
+		{object.KindRepo, "iso", maxISO, false, inspectISO,
 			func(o kind.Object) *object.File { return o.(*object.Repo).ISO },
 			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Repo).ISO = f }},
 	}
