@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -20,6 +19,7 @@ type Objects interface {
 	All(kindName string) []kind.Object
 	Find(kindName, id string) (kind.Object, error)
 	Show(kindName string, obj kind.Object) kind.Object
+	Encoded(kindName string, obj kind.Object, by kind.Author) (text []byte, tag string, err error)
 	Resolve(kindName, id string) (string, error)
 	Create(ctx context.Context, by kind.Author, kindName string, in registry.Input) (string, error)
 	Patch(ctx context.Context, by kind.Author, kindName, id string, in registry.Input) error
@@ -56,7 +56,7 @@ func Generic(objects Objects) []Route {
 func (c *crud) class() []Route {
 	path, s := Root+"/"+c.spec.Plural, c.spec
 	return []Route{
-		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list, Answer: ByUID(c.shown())},
+		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list, tagged: true, Query: listParams(), Answer: ByUID(c.shown())},
 		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create a " + s.Name + "; the answer is its UID.", Handler: c.create, Body: named(s.Name+"Create", taken(s, forCreate)), Answer: UID()},
 		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What a " + s.Name + " is made of.", Handler: c.meta, Answer: named("meta", SchemaOf([]metaField{}))},
 	}
@@ -65,12 +65,12 @@ func (c *crud) class() []Route {
 func (c *crud) object(path string) []Route {
 	s := c.spec
 	routes := []Route{
-		{Method: "GET", Path: path, Permission: s.Read, Doc: "One " + s.Name + ".", Handler: c.get, Answer: c.shown()},
-		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the fields that are sent.", Handler: c.patch, Body: c.change(), Answer: Nothing{}},
-		{Method: "DELETE", Path: path, Permission: s.Write, Doc: "Delete it for good.", Handler: c.delete, Body: Any(), Answer: Nothing{}},
+		{Method: "GET", Path: path, Permission: s.Read, Doc: "One " + s.Name + ".", Handler: c.get, tagged: true, Query: []Param{fieldsParam()}, Answer: c.shown()},
+		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the fields that are sent.", Handler: c.patch, tagged: true, Body: c.change(), Answer: Nothing{}},
+		{Method: "DELETE", Path: path, Permission: s.Write, Doc: "Delete it for good.", Handler: c.delete, tagged: true, Body: Any(), Answer: Nothing{}},
 	}
 	if !s.NoPut {
-		routes = append(routes, Route{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put, Body: named(s.Name+"Replace", taken(s, forReplace)), Answer: Nothing{}})
+		routes = append(routes, Route{Method: "PUT", Path: path, Permission: s.Write, Doc: "Replace the whole object; what is not sent is unset.", Handler: c.put, tagged: true, Body: named(s.Name+"Replace", taken(s, forReplace)), Answer: Nothing{}})
 	}
 	for i := range s.Fields {
 		routes = append(routes, c.sub(path, &s.Fields[i])...)
@@ -81,44 +81,14 @@ func (c *crud) object(path string) []Route {
 func (c *crud) singleton() []Route {
 	path, s := Root+"/"+c.spec.Name, c.spec
 	return []Route{
-		{Method: "GET", Path: path, Permission: s.Read, Doc: s.Doc, Handler: c.get, Answer: c.shown()},
-		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the settings that are sent.", Handler: c.patch, Body: c.change(), Answer: Nothing{}},
+		{Method: "GET", Path: path, Permission: s.Read, Doc: s.Doc, Handler: c.get, tagged: true, Query: []Param{fieldsParam()}, Answer: c.shown()},
+		{Method: "PATCH", Path: path, Permission: s.Write, Doc: "Change the settings that are sent.", Handler: c.patch, tagged: true, Body: c.change(), Answer: Nothing{}},
 		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What there is to set.", Handler: c.meta, Answer: named("meta", SchemaOf([]metaField{}))},
 	}
 }
 
 func (c *crud) shown() Schema  { return named(c.spec.Name, shown(c.spec)) }
 func (c *crud) change() Schema { return named(c.spec.Name+"Change", taken(c.spec, forChange)) }
-
-// list streams: ten thousand objects must not be in memory twice.
-func (c *crud) list(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Content-Type", "application/json")
-	out := bufio.NewWriterSize(w, 32<<10)
-	out.WriteString(`{"success":true,"data":{`)
-	enc, by := encoder(out), By(r)
-	for i, obj := range c.objects.All(c.spec.Name) {
-		if i > 0 {
-			out.WriteByte(',')
-		}
-		out.WriteString(`"` + obj.Base().UID + `":`)
-		if err := enc.Encode(c.spec.Redact(c.objects.Show(c.spec.Name, obj), by)); err != nil {
-			return err
-		}
-		if err := r.Context().Err(); err != nil {
-			return err
-		}
-	}
-	out.WriteString("}}\n")
-	return out.Flush()
-}
-
-func (c *crud) get(w http.ResponseWriter, r *http.Request) error {
-	obj, err := c.objects.Find(c.spec.Name, r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	return Data(w, c.spec.Redact(c.objects.Show(c.spec.Name, obj), By(r)))
-}
 
 func (c *crud) create(w http.ResponseWriter, r *http.Request) error {
 	in, err := input(w, r)
@@ -137,7 +107,7 @@ func (c *crud) patch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return done(w, c.objects.Patch(r.Context(), By(r), c.spec.Name, r.PathValue("id"), in))
+	return done(w, c.objects.Patch(conditional(r), By(r), c.spec.Name, r.PathValue("id"), in))
 }
 
 func (c *crud) put(w http.ResponseWriter, r *http.Request) error {
@@ -145,11 +115,11 @@ func (c *crud) put(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return done(w, c.objects.Put(r.Context(), By(r), c.spec.Name, r.PathValue("id"), in))
+	return done(w, c.objects.Put(conditional(r), By(r), c.spec.Name, r.PathValue("id"), in))
 }
 
 func (c *crud) delete(w http.ResponseWriter, r *http.Request) error {
-	return done(w, c.objects.Delete(r.Context(), By(r), c.spec.Name, r.PathValue("id")))
+	return done(w, c.objects.Delete(conditional(r), By(r), c.spec.Name, r.PathValue("id")))
 }
 
 // metaField is one line of /meta, in the published form.

@@ -1,10 +1,14 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
+	"slices"
 	"strings"
+
+	"muster/controller/registry"
 )
 
 // contentTag makes an entity tag of a representation's bytes (RFC 9110 §8.8.3).
@@ -37,13 +41,35 @@ func tagList(header []string) []string {
 	return out
 }
 
+// conditional gives the context of a change that minds If-Match: the part of a
+// tag before its point is the version that the object is stored in. What is
+// only shown with it, such as a node's state, may have changed.
+func conditional(r *http.Request) context.Context {
+	tags := tagList(r.Header.Values("If-Match"))
+	if len(tags) == 0 || slices.Contains(tags, "*") {
+		return r.Context()
+	}
+	for i, t := range tags {
+		tags[i], _, _ = strings.Cut(strings.Trim(t, `"`), ".")
+	}
+	return registry.IfVersion(r.Context(), tags)
+}
+
+// same answers that the client has this state already, if it has.
+func same(w http.ResponseWriter, r *http.Request, tag string) bool {
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Cache-Control", "private, no-cache") // ask each time whether it is still so
+	if !matches(r.Header.Values("If-None-Match"), tag) {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
 // serveTagged answers with bytes that seldom change, or that they are still
 // what the client has.
 func serveTagged(w http.ResponseWriter, r *http.Request, media string, body []byte) error {
-	tag := contentTag(body)
-	w.Header().Set("ETag", tag)
-	if matches(r.Header.Values("If-None-Match"), tag) {
-		w.WriteHeader(http.StatusNotModified)
+	if same(w, r, contentTag(body)) {
 		return nil
 	}
 	w.Header().Set("Content-Type", media)

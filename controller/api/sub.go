@@ -22,7 +22,7 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 		if change == nil {
 			return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: s.get, Answer: s.shown()}
 		}
-		return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: s.change(change), Body: body, Answer: Nothing{}}
+		return Route{Method: method, Path: path, Permission: p, Doc: doc, Handler: s.change(change), Body: body, Answer: Nothing{}, tagged: true}
 	}
 	whole, some := Schema(f.Format.Schema), Schema{"type": []string{"string", "array"}, "items": Text()}
 	switch f.Sub {
@@ -32,7 +32,7 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 			route("PUT", write, "Replace the object's own "+f.Path+".", whole, replace),
 			route("PATCH", write, "Set the keys that are sent.", whole, merge),
 			route("POST", write, "Set the keys that are sent.", whole, merge),
-			{Method: "DELETE", Path: path, Permission: write, Doc: "Remove one key or a list of keys.", Handler: s.deleteKeys, Body: some, Answer: Nothing{}},
+			{Method: "DELETE", Path: path, Permission: write, Doc: "Remove one key or a list of keys.", Handler: s.deleteKeys, Body: some, Answer: Nothing{}, tagged: true},
 		}
 	case kind.SubList:
 		return []Route{
@@ -108,7 +108,7 @@ func (s *sub) change(fn func(now, sent json.RawMessage) (json.RawMessage, error)
 		if err != nil {
 			return err
 		}
-		return done(w, s.objects.Set(r.Context(), By(r), s.spec.Name, r.PathValue("id"), s.field.Path,
+		return done(w, s.objects.Set(conditional(r), By(r), s.spec.Name, r.PathValue("id"), s.field.Path,
 			func(now json.RawMessage) (json.RawMessage, error) { return fn(now, sent) }))
 	}
 }

@@ -114,10 +114,13 @@ func (r *Registry) All(kindName string) []kind.Object { return r.view.all(kindNa
 // Show gives an object as users see it: with what is computed, and with names
 // where it refers to others.
 func (r *Registry) Show(kindName string, obj kind.Object) kind.Object {
-	spec := r.kinds[kindName]
+	return r.show(r.view, r.kinds[kindName], obj)
+}
+
+func (r *Registry) show(look kind.Look, spec *kind.Spec, obj kind.Object) kind.Object {
 	out := clone(obj)
 	if spec.Show != nil {
-		out = spec.Show(r.view, obj)
+		out = spec.Show(look, obj)
 	}
 	for i := range spec.Fields {
 		f := &spec.Fields[i]
@@ -126,7 +129,7 @@ func (r *Registry) Show(kindName string, obj kind.Object) kind.Object {
 		}
 		for _, uid := range spec.Refs(out, f) {
 			ref := r.kinds[f.Ref]
-			if to, ok := r.view.Get(f.Ref, uid); ok && len(ref.Names) > 0 {
+			if to, ok := look.Get(f.Ref, uid); ok && len(ref.Names) > 0 {
 				if name := ref.Text(to, ref.Names[0]); name != "" {
 					spec.SetRefs(out, f, []string{name})
 				}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +23,7 @@ import (
 type view struct {
 	specs map[string]*kind.Spec
 	live  func(uid string) (hardware, status []byte)
+	cache cache
 
 	mu      sync.RWMutex
 	class   map[string]*class
@@ -35,6 +37,8 @@ type class struct {
 	byUID  map[string]kind.Object
 	byKey  map[string]map[string]kind.Object // key name → value → object
 	oldest kind.Object
+	// version counts the commits' changes to the kind.
+	version atomic.Uint64
 }
 
 func newView(specs map[string]*kind.Spec, live func(string) ([]byte, []byte)) *view {
@@ -124,12 +128,15 @@ func (v *view) put(key string, value []byte) error {
 	}
 	_, uid := v.spec(key)
 	c := v.class[spec.Name]
+	c.version.Add(1)
 	if old, ok := c.byUID[uid]; ok {
 		c.remove(spec, old)
 	}
-	if obj != nil {
-		c.add(spec, obj)
+	if obj == nil {
+		v.cache.drop(uid)
+		return nil
 	}
+	c.add(spec, obj)
 	return nil
 }
 

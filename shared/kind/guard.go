@@ -43,6 +43,11 @@ func (s *Spec) Redact(obj Object, by Author) Object {
 	return out
 }
 
+// SeesAll says whether Redact hides nothing of the kind from the author.
+func (s *Spec) SeesAll(by Author) bool {
+	return by.May(ReservedAttribRead) || !slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Guarded })
+}
+
 // Guard refuses the change from old (nil on creation) to obj where the author
 // may not make it. Reserved keys that are missing in obj are put back when he
 // may not write them: he replaced what he could see.
