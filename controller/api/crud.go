@@ -44,17 +44,19 @@ func Generic(objects Objects) []Route {
 			routes = append(routes, c.singleton()...)
 			continue
 		}
-		routes = append(routes, c.class()...)
-		// Objects answer under the plural word too, as the reference's prose has it.
-		for _, word := range []string{spec.Name, spec.Plural} {
-			routes = append(routes, c.object(Root+"/"+word+"/{id}")...)
+		for _, words := range spec.Called() {
+			routes = append(routes, c.class(Root+"/"+words.Plural)...)
+			// Objects answer under the plural word too, as the reference's prose has it.
+			for _, word := range []string{words.Name, words.Plural} {
+				routes = append(routes, c.object(Root+"/"+word+"/{id}")...)
+			}
 		}
 	}
 	return routes
 }
 
-func (c *crud) class() []Route {
-	path, s := Root+"/"+c.spec.Plural, c.spec
+func (c *crud) class(path string) []Route {
+	s := c.spec
 	return []Route{
 		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list, tagged: true, Query: listParams(), Answer: ByUID(c.shown())},
 		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create a " + s.Name + "; the answer is its UID.", Handler: c.create, Body: named(s.Name+"Create", taken(s, forCreate)), Answer: UID()},

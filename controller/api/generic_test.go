@@ -58,6 +58,9 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 		return sample{[2]any{"one", "two\n\tlines, <é> & \"quotes\""}, []any{5, true, []string{"a"}, "\x01", "\u0085", strings.Repeat("x", kind.MaxText+1)}}
 	case "line":
 		return sample{[2]any{"one", "two <é>"}, []any{5, "a\nb", apitest.Map{}, strings.Repeat("x", 4097)}}
+	case "hostname":
+		return sample{[2]any{fmt.Sprintf("alpha%d", n), fmt.Sprintf("Beta_%d.example.org", n)}, append([]any{
+			5, nil, "a/b", "a b", "-a", "a-", ".a", "a..b", "é", "a\n", "a\x00", "10.0.0.1", "fe80::1", "*", someUID, strings.Repeat("a", 64), strings.Repeat("a.", 100) + "a", "", []string{"a"}}, words(spec)...)}
 	case "name":
 		return sample{[2]any{fmt.Sprintf("alpha%d", n), fmt.Sprintf("Beta é_%d", n)}, append([]any{
 			5, nil, "a/b", "a:b", " a", "a ", ".a", "a%", "a\nb", someUID, strings.Repeat("a", kind.MaxName+1), "", []string{"a"}}, words(spec)...)}
@@ -139,6 +142,21 @@ func body(t testing.TB, spec *kind.Spec, n int) apitest.Map {
 			out[f.Path] = samples(t, spec, &f, n).good[0]
 		}
 	}
+	if spec.Name == object.KindHostname {
+		out["ip"] = fmt.Sprintf("10.1.1.%d", n)
+	}
+	return out
+}
+
+// alone are the fields that can be set whatever the others hold. Those of a
+// hostname depend on its type, which has a test of its own.
+func alone(spec *kind.Spec) []kind.Field {
+	out := spec.Writable()
+	if spec.Name == object.KindHostname {
+		out = slices.DeleteFunc(out, func(f kind.Field) bool {
+			return slices.Contains([]string{"type", "ip", "target", "port", "service", "proto", "weight", "priority"}, f.Path)
+		})
+	}
 	return out
 }
 
@@ -214,7 +232,7 @@ func follows(f *kind.Field) []string {
 
 func TestEveryFieldTakesWhatItDeclares(t *testing.T) {
 	each(t, func(t *testing.T, h *apitest.Head, spec *kind.Spec, path func(int) string) {
-		for i, f := range spec.Writable() {
+		for i, f := range alone(spec) {
 			p := path(i)
 			fresh := h.Get(p)
 			for _, v := range samples(t, spec, &f, 100+i).good {
@@ -246,7 +264,7 @@ func TestEveryFieldRefusesTheRest(t *testing.T) {
 	each(t, func(t *testing.T, h *apitest.Head, spec *kind.Spec, path func(int) string) {
 		p := path(0)
 		before := raw(h, p)
-		for _, f := range spec.Writable() {
+		for _, f := range alone(spec) {
 			for _, v := range samples(t, spec, &f, 1).bad {
 				// Another field that is right must not be taken either.
 				for _, in := range []apitest.Map{{f.Path: v}, {f.Path: v, "description": "right"}} {
@@ -311,7 +329,7 @@ func TestReadOnlyFields(t *testing.T) {
 	each(t, func(t *testing.T, h *apitest.Head, spec *kind.Spec, path func(int) string) {
 		p := path(0)
 		set := apitest.Map{}
-		for _, f := range spec.Writable() { // all fields set, but such as exclude others
+		for _, f := range alone(spec) { // all fields set, but such as exclude others
 			if f.Path != "frozen" && f.Path != "ip_offset" && f.Path != "naming_pool" && f.Path != "upstream" {
 				set[f.Path] = samples(t, spec, &f, 3).good[0]
 			}
@@ -359,7 +377,7 @@ func TestPutResets(t *testing.T) {
 			return
 		}
 		fresh := h.Get(p)
-		for _, f := range spec.Writable() {
+		for _, f := range alone(spec) {
 			if f.Required || f.Path == "frozen" {
 				continue
 			}
@@ -372,7 +390,7 @@ func TestPutResets(t *testing.T) {
 
 func TestDuplicates(t *testing.T) {
 	each(t, func(t *testing.T, h *apitest.Head, spec *kind.Spec, path func(int) string) {
-		for i, f := range spec.Writable() {
+		for i, f := range alone(spec) {
 			if !f.Unique {
 				continue
 			}
@@ -417,12 +435,20 @@ func TestNamesAndPaths(t *testing.T) {
 		}
 		for _, id := range ids {
 			want(t, h.Get(spec.Name+"/"+id), obj)
-			want(t, h.Get(spec.Plural+"/"+id), obj)
+			for _, words := range spec.Called() {
+				want(t, h.Get(words.Plural+"/"+id), obj)
+				want(t, h.Get(words.Name+"/"+id), obj)
+			}
 			h.OK("PATCH", "/"+spec.Plural+"/"+id, "{}")
 			obj = h.Get(p)
 		}
 		list := h.List(spec.Plural)
 		want(t, list[uid], obj)
+		for _, words := range spec.Aliases {
+			want(t, h.List(words.Plural), list)
+			want(t, raw(h, words.Plural+"/meta"), raw(h, spec.Plural+"/meta"))
+			h.OK("DELETE", "/"+words.Name+"/"+h.Create(words.Plural, body(t, spec, 99)), nil)
+		}
 		h.OK("DELETE", "/"+spec.Plural+"/"+ids[len(ids)-1], nil)
 		for _, id := range append(ids, "nobody", "x/../y", "%C3%A9 %2F", "%FF", strings.Repeat("x", 3000)) {
 			shown := strings.NewReplacer("%C3%A9", "é", "%2F", "/", "%FF", "\xff").Replace(id)
@@ -443,7 +469,7 @@ func TestNamesAndPaths(t *testing.T) {
 
 func TestReferences(t *testing.T) {
 	each(t, func(t *testing.T, h *apitest.Head, spec *kind.Spec, path func(int) string) {
-		for i, f := range spec.Writable() {
+		for i, f := range alone(spec) {
 			if f.Ref == "" {
 				continue
 			}
@@ -524,7 +550,7 @@ func TestFrozen(t *testing.T) {
 // TestParts reaches fields for themselves.
 func TestParts(t *testing.T) {
 	each(t, func(t *testing.T, h *apitest.Head, spec *kind.Spec, path func(int) string) {
-		for i, f := range spec.Writable() {
+		for i, f := range alone(spec) {
 			if f.Sub == kind.NoSub {
 				continue
 			}

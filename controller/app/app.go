@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger, level *slog.LevelVar
 
 func (h *Head) open(ctx context.Context) error {
 	var err error
-	h.dir = &directory{now: time.Now, head: h.name}
+	h.dir = &directory{now: time.Now, head: h.name, dns: h.cfg.DNS}
 	h.reg, err = registry.Open(ctx, h.store, object.All(), registry.Options{
 		Head: h.name, Now: time.Now, Log: h.log, Taken: taken,
 		Live: func(uid string) ([]byte, []byte) { return h.fleet.Live(uid) },
@@ -209,6 +209,7 @@ func (h *Head) Run(ctx context.Context, ready func()) (err error) {
 		h.web("https", h.cfg.HTTPS, &h.https, h.ca.TLSConfig()),
 	}
 	parts = append(parts, h.bootParts()...)
+	parts = append(parts, h.dnsParts()...)
 	parts = append(parts, service.Part{Name: "head.json", Listen: func(context.Context) error { return h.announce() }, Run: wait})
 	return service.Run(ctx, h.log, parts, ready)
 }

@@ -32,6 +32,8 @@ type Config struct {
 	PAMHelper     string `key:"pam-helper" help:"the program that asks PAM; muster-pam beside this program when empty"`
 	Proxies       string `key:"trusted-proxies" help:"networks of proxies whose X-Forwarded-For is believed, with commas"`
 	ReportEvery   int    `key:"report-every" help:"how often nodes report their status, in seconds"`
+	DNS           string `key:"dns" help:"address and port of the DNS server, such as 0.0.0.0:53; none when empty"`
+	DNSUpstreams  string `key:"dns-upstreams" help:"resolvers that DNS asks for other names, with commas; those of /etc/resolv.conf when empty, \"none\" for none"`
 	LogLevel      string `key:"log-level" help:"debug, info, warn or error; a reload (SIGHUP) takes a new one"`
 }
 
@@ -128,7 +130,11 @@ func (c *Config) check() error {
 	if c.Data == "" {
 		return fmt.Errorf("--data must name a directory")
 	}
-	for key, addr := range map[string]string{"http": c.HTTP, "https": c.HTTPS} {
+	addrs := map[string]string{"http": c.HTTP, "https": c.HTTPS}
+	if c.DNS != "" {
+		addrs["dns"] = c.DNS
+	}
+	for key, addr := range addrs {
 		_, port, err := net.SplitHostPort(addr)
 		if err == nil {
 			_, err = strconv.ParseUint(port, 10, 16)
@@ -144,6 +150,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("--report-every %d is not between 1 and 3600 seconds", c.ReportEvery)
 	}
 	if _, err := c.proxies(); err != nil {
+		return err
+	}
+	if _, err := c.upstreams(); err != nil {
 		return err
 	}
 	_, err := c.level()

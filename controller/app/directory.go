@@ -36,15 +36,18 @@ type directory struct {
 	heads     []netip.Addr // of this head, on the boot interface
 	head      string       // host name
 	boot      bootHead
+	dns       string // where the DNS server listens; empty: there is none
 }
 
 // ByMAC implements boot.Directory.
 func (d *directory) ByMAC(mac net.HardwareAddr) (boot.Machine, bool) {
-	o, ok := d.reg.Look().Find(object.KindNode, "mac", mac.String())
-	if !ok {
-		return boot.Machine{}, false
+	if o, ok := d.reg.Look().Find(object.KindNode, "mac", mac.String()); ok {
+		return d.machine(o.(*object.Node)), true
 	}
-	return d.machine(o.(*object.Node)), true
+	if o, ok := d.reg.Look().Find(object.KindHostname, "mac", mac.String()); ok {
+		return hostMachine(o.(*object.Hostname)), true
+	}
+	return boot.Machine{}, false
 }
 
 // ByAddr implements boot.Directory.
@@ -76,7 +79,7 @@ func (d *directory) Networks() []boot.Network {
 		if domain == "" {
 			domain = object.DefaultDomain
 		}
-		out = append(out, boot.Network{Name: n.Label(), Prefix: n.Prefix().Masked(), Router: router, Domain: domain})
+		out = append(out, boot.Network{Name: n.Label(), Prefix: n.Prefix().Masked(), Router: router, DNS: d.resolvers(n.Prefix()), Domain: domain})
 	}
 	return out
 }

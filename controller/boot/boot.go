@@ -73,14 +73,15 @@ type Network struct {
 
 // Machine is a node as far as booting goes.
 type Machine struct {
-	UID      string
-	Name     string
-	MAC      net.HardwareAddr
-	IP       netip.Addr // IPv4; zero when the node has none
-	Hostname string
-	Domain   string // empty: the network's
-	Config   Config
-	Problem  string // why it cannot boot now, in words for an admin; it then gets no kernel
+	UID       string
+	Name      string
+	MAC       net.HardwareAddr
+	IP        netip.Addr // IPv4; zero when the node has none
+	Hostname  string
+	Domain    string // empty: the network's
+	Config    Config
+	NotBooted bool   // only its address is known: it gets that, and nothing to boot
+	Problem   string // why it cannot boot now, in words for an admin; it then gets no kernel
 }
 
 // Config is what to boot. Style "next" means the machine's next boot device.

@@ -144,7 +144,7 @@ func proxy(site Site, m *Machine, r Request) (Answer, bool) {
 	c := r.Client()
 	a, bad := program(site, r)
 	switch {
-	case c == OS:
+	case c == OS, m.NotBooted:
 		return ignore("proxyDHCP: the site's server gives addresses"), true
 	case r.Type == TypeRequest && !r.BootServer:
 		// The client tells all servers which offer it took: the only place
@@ -239,7 +239,10 @@ func (s Site) onLink(p netip.Prefix) bool {
 }
 
 // unbootable drops firmware that there is no program for.
-func unbootable(site Site, _ *Machine, r Request) (Answer, bool) {
+func unbootable(site Site, m *Machine, r Request) (Answer, bool) {
+	if m.NotBooted {
+		return Answer{}, false
+	}
 	if _, bad := program(site, r); bad != "" {
 		return problem("%s", bad), true
 	}
@@ -280,7 +283,10 @@ const PathProgram = "/boot/v1/ipxe/"
 
 // lease gives the machine its address.
 func lease(site Site, m *Machine, r Request) (Answer, bool) {
-	a, _ := program(site, r)
+	a := Answer{}
+	if !m.NotBooted {
+		a, _ = program(site, r)
+	}
 	a.Network, _ = site.network(m.IP)
 	a.To, a.Hostname, a.Domain = destination(r), m.Hostname, m.Domain
 	if a.Domain == "" {
@@ -321,7 +327,7 @@ func request(m *Machine, r Request, a Answer) Answer {
 		return Answer{Action: DoNak, To: to, Reason: fmt.Sprintf("%s is not the address of node %s, which is %s", wants, m.Name, m.IP)}
 	}
 	a.Action = DoAck
-	if r.Client() != OS && r.ServerID.IsValid() {
+	if r.Client() != OS && r.ServerID.IsValid() && !m.NotBooted {
 		a.Boots = opened(r, m.IP)
 	}
 	return a

@@ -39,6 +39,12 @@ func node(addr netip.Addr) *Machine {
 	return &Machine{UID: "u9", Name: "n9", Hostname: "n9", MAC: nodeMAC, IP: addr}
 }
 
+func printer() *Machine {
+	m := node(nodeIP)
+	m.NotBooted = true
+	return m
+}
+
 // Requests of each sort of client.
 func ask(mod ...func(*Request)) Request {
 	r := Request{Source: nobody, Type: TypeDiscover, MAC: nodeMAC, Arch: -1}
@@ -138,6 +144,13 @@ func TestPlan(t *testing.T) {
 		{"release", site(), node(nodeIP), ask(func(r *Request) { r.Type = TypeRelease }), "ignore", "reserved"},
 		{"decline", site(), node(nodeIP), ask(func(r *Request) { r.Type, r.ServerID, r.Requested = TypeDecline, head, nodeIP }), "conflict", "address conflict"},
 		{"decline of another server", site(), node(nodeIP), ask(func(r *Request) { r.Type, r.ServerID, r.Requested = TypeDecline, relay, nodeIP }), "ignore", ""},
+
+		// Machines that are no nodes get their address and nothing else.
+		{"not booted, firmware", site(), printer(), ask(pxe(0)), "offer " + onLAN + " 10.0.0.9 - - -", ""},
+		{"not booted, unknown firmware", site(), printer(), ask(pxe(6)), "offer " + onLAN + " 10.0.0.9 - - -", ""},
+		{"not booted, opens nothing", site(), printer(), ask(ipxe, selecting), "ack " + onLAN + " 10.0.0.9 - - -", ""},
+		{"not booted, operating system", site(), printer(), ask(selecting), "ack " + onLAN + " 10.0.0.9 - - -", ""},
+		{"not booted, proxyDHCP", proxied(site()), printer(), ask(pxe(0)), "ignore", "the site's server"},
 
 		// Relays.
 		{"relayed", site(), node(farIP), ask(pxe(0), relayed), "offer 10.7.0.254:67 10.7.0.9 undionly.kpxe - -", ""},

@@ -50,12 +50,16 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 	return c
 }
 
-// aliases lets people say the plural, as paths do.
+// aliases lets people say the plural, as paths do, and the kind's other names.
 func aliases(spec *kind.Spec) []string {
 	if spec.Plural == "" {
 		return nil
 	}
-	return []string{spec.Plural}
+	words := []string{spec.Plural}
+	for _, a := range spec.Aliases {
+		words = append(words, a.Name, a.Plural)
+	}
+	return words
 }
 
 // kindVerbs makes the commands that every kind has.

@@ -1,6 +1,6 @@
 // Package naming has the endpoints around names and networks that are more
 // than reading and writing one object: how a node was named, renaming a pool's
-// nodes, and searching networks.
+// nodes, and searching networks and host names.
 //
 // The arithmetic of names and addresses is shared/object's.
 package naming
@@ -19,6 +19,7 @@ import (
 
 // Objects is what the package needs of the registry.
 type Objects interface {
+	Specs() []*kind.Spec
 	Find(kindName, id string) (kind.Object, error)
 	All(kindName string) []kind.Object
 	Show(kindName string, obj kind.Object) kind.Object
@@ -39,7 +40,39 @@ func (n *Naming) Routes() []api.Route {
 		routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/nets/" + word + "/{part}", Permission: "NetsRead",
 			Doc: "The networks that match a part.", Handler: n.search(word, match)})
 	}
+	for _, spec := range n.Objects.Specs() {
+		if spec.Name != object.KindHostname {
+			continue
+		}
+		for _, words := range spec.Called() {
+			routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/" + words.Plural + "/bypart/{part}", Permission: spec.Read,
+				Doc: "The UIDs of the host names whose UID has this part.", Handler: n.byPart})
+		}
+	}
 	return routes
+}
+
+func (n *Naming) byPart(w http.ResponseWriter, r *http.Request) error {
+	part, err := wanted(r)
+	if err != nil {
+		return err
+	}
+	uids := []string{}
+	for _, o := range n.Objects.All(object.KindHostname) {
+		if uid := o.Base().UID; strings.Contains(uid, part) {
+			uids = append(uids, uid)
+		}
+	}
+	return api.Data(w, uids)
+}
+
+// wanted is the part to look for.
+func wanted(r *http.Request) (string, error) {
+	part := r.PathValue("part")
+	if len(part) > kind.MaxName {
+		return "", fault.Invalidf("%d bytes are too long to look for.", len(part))
+	}
+	return part, nil
 }
 
 func (n *Naming) info(w http.ResponseWriter, r *http.Request) error {
@@ -84,9 +117,9 @@ func holdsIP(n *object.Net, part string) bool {
 
 func (n *Naming) search(word string, match func(*object.Net, string) bool) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		part := r.PathValue("part")
-		if len(part) > kind.MaxName {
-			return fault.Invalidf("%d bytes are too long to look for.", len(part))
+		part, err := wanted(r)
+		if err != nil {
+			return err
 		}
 		if word == "byiface" {
 			w.Header().Set("Deprecation", "true") // the reference says that it will go

@@ -49,3 +49,9 @@ func (r *Registry) Changes(ctx context.Context, after uint64) iter.Seq2[Change, 
 
 // Revision is that of the newest change the view has.
 func (r *Registry) Revision() uint64 { return r.view.revision() }
+
+// Wait returns when reads show the revision, which a subscriber may hear of a
+// moment before.
+func (r *Registry) Wait(ctx context.Context, revision uint64) error {
+	return r.view.wait(ctx, revision)
+}

@@ -89,10 +89,13 @@ func (f *Field) label() string {
 type Spec struct {
 	Name   string // singular: path word of one object, word on the command line
 	Plural string // path word of the class
-	Title  string // in messages: "Node"
-	Doc    string // one sentence
-	New    func() Object
-	Fields []Field
+	// Aliases are further words for the kind: each gives all of its endpoints,
+	// on the same objects, and names it on the command line.
+	Aliases []Alias
+	Title   string // in messages: "Node"
+	Doc     string // one sentence
+	New     func() Object
+	Fields  []Field
 	// Names lists the fields that identify an object besides its UID, in the
 	// order in which they are tried. Each must be Unique or in Keys.
 	Names []string
@@ -132,6 +135,14 @@ type Look interface {
 	// Live gives what a node last reported and its state, as JSON objects;
 	// nil where nothing is known.
 	Live(uid string) (hardware, status []byte)
+}
+
+// Alias is another pair of words for a kind.
+type Alias struct{ Name, Plural string }
+
+// Called gives all pairs of words that name the kind, its own first.
+func (s *Spec) Called() []Alias {
+	return append([]Alias{{s.Name, s.Plural}}, s.Aliases...)
 }
 
 // Tx reads and writes other objects inside a transaction.
@@ -255,6 +266,11 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 	}
 	if s.Plural == "" && !s.Singleton {
 		return fail("needs a Plural")
+	}
+	for _, a := range s.Aliases {
+		if a.Name == "" || a.Plural == "" || s.Singleton || known(a.Name) {
+			return fail("the alias %q needs words of its own", a.Name)
+		}
 	}
 	s.bound = map[string][]int{}
 	for _, sf := range reflect.VisibleFields(reflect.TypeOf(s.New()).Elem()) {

@@ -17,7 +17,7 @@ import (
 func All() []*kind.Spec {
 	var rights *Rights
 	specs := []*kind.Spec{
-		node(), attrib(), image(), bootconfig(), network(), namingpool(), dyngroup(), admin(func() *Rights { return rights }), cluster(),
+		node(), attrib(), image(), bootconfig(), network(), hostname(), namingpool(), dyngroup(), admin(func() *Rights { return rights }), cluster(),
 		repo(), distro(), gitrepo(),
 		head(),
 	}
@@ -40,6 +40,7 @@ const (
 	KindImage      = "image"
 	KindBootconfig = "bootconfig"
 	KindNet        = "net"
+	KindHostname   = "hostname"
 	KindNamingpool = "namingpool"
 	KindDyngroup   = "dyngroup"
 	KindAdmin      = "admin"

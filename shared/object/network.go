@@ -25,6 +25,15 @@ type Net struct {
 // DefaultDomain is the domain of nodes whose network names none.
 const DefaultDomain = "cluster.local"
 
+// ClusterDomain is the domain of what is in no network of its own: that of the
+// default network.
+func ClusterDomain(look kind.Look) string {
+	if o, ok := look.Oldest(KindNet); ok && o.(*Net).Domain != "" {
+		return o.(*Net).Domain
+	}
+	return DefaultDomain
+}
+
 // Prefix is the subnet.
 func (n *Net) Prefix() netip.Prefix {
 	first, _ := netip.ParseAddr(n.FirstIP)

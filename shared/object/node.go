@@ -80,7 +80,7 @@ func node() *kind.Spec {
 		Show: func(look kind.Look, obj kind.Object) kind.Object {
 			n := *obj.(*Node)
 			n.Hostname = n.Name
-			n.Domain = nodeDomain(look, &n)
+			n.Domain = NodeDomain(look, &n)
 			n.Attributes = Effective(look, &n)
 			n.Hardware, n.Status = look.Live(n.UID)
 			if n.Hardware == nil {
@@ -141,7 +141,8 @@ func Network(look kind.Look, n *Node) (*Net, bool) {
 	return o.(*Net), true
 }
 
-func nodeDomain(look kind.Look, n *Node) string {
+// NodeDomain gives the DNS domain of a node: that of its net.
+func NodeDomain(look kind.Look, n *Node) string {
 	if net, ok := Network(look, n); ok && net.Domain != "" {
 		return net.Domain
 	}

@@ -16,6 +16,9 @@ import (
 // when it moves to another pool. Everything else keeps them.
 func placeNode(tx kind.Tx, obj, old kind.Object) error {
 	n := obj.(*Node)
+	if uid, err := tx.Find(KindHostname, "mac", n.MAC); err != nil || uid != "" {
+		return errorOr(err, fault.New(fault.Conflict, "mac: DHCP knows %s by a hostname already; delete that first.", n.MAC))
+	}
 	if n.NamingPool == "" && (old == nil || old.(*Node).NamingPool != "") {
 		c, err := tx.Oldest(KindCluster)
 		if err != nil {
@@ -148,8 +151,16 @@ func fixedAddress(tx kind.Tx, n *Node, net *Net, base string, offset int64) (net
 // nextAddress is the one at the wished position where that is free, else the
 // next free one behind it, so that other nodes still find theirs.
 func nextAddress(tx kind.Tx, n *Node, net *Net, wish int64) (netip.Addr, error) {
+	unused := func(a netip.Addr) (bool, error) {
+		free, err := addressFree(tx, n, net, a)
+		if err != nil || !free {
+			return false, err
+		}
+		named, err := hostHas(tx, a.String())
+		return !named, err
+	}
 	if a, ok := net.At(wish); ok {
-		if free, err := addressFree(tx, n, net, a); err != nil || free {
+		if free, err := unused(a); err != nil || free {
 			return a, err
 		}
 	}
@@ -162,7 +173,7 @@ func nextAddress(tx kind.Tx, n *Node, net *Net, wish int64) (netip.Addr, error) 
 	for i := range net.IPCount {
 		at := (start + i) % net.IPCount
 		a, _ := net.At(at)
-		free, err := addressFree(tx, n, net, a)
+		free, err := unused(a)
 		if err != nil {
 			return a, err
 		}
@@ -184,11 +195,15 @@ func (n *Net) Label() string {
 }
 
 // addressFree says whether a node can have an address: it is in nobody else's
-// use, and none of the two that a subnet keeps for itself.
+// use, and none of the two that a subnet keeps for itself. A host name for it
+// is no use, but DHCP's giving it to another machine is.
 func addressFree(tx kind.Tx, n *Node, net *Net, a netip.Addr) (bool, error) {
 	text := a.String()
 	if tx.Taken(text) || (net != nil && (text == net.RouterIP || text == net.GatewayIP || net.edge(a))) {
 		return false, nil
+	}
+	if lease, err := tx.Find(KindHostname, "lease", text); err != nil || lease != "" {
+		return false, err
 	}
 	holder, err := tx.Find(KindNode, "ip", text)
 	return holder == "" || holder == n.UID, err

@@ -256,7 +256,7 @@ func (s *Server) note(a boot.Answer, m *boot.Machine, r boot.Request) {
 		if s.once.first(m.UID+a.Problem, time.Now()) {
 			s.Log.Warn("dhcp: "+a.Problem, "node", m.Name, "mac", r.MAC.String(), "client", r.Client().String())
 		}
-		if firmware || a.Action == boot.Conflict {
+		if !m.NotBooted && (firmware || a.Action == boot.Conflict) {
 			s.Journal.Stamp(m.UID, wire.Step{Step: wire.StepDHCP, Error: a.Problem})
 		}
 	case a.Reason != "":
