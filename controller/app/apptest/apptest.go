@@ -210,14 +210,21 @@ func (h *Head) Send(c *http.Client, req *http.Request) Answer {
 		h.Errorf("%s %s: %v", req.Method, req.URL, err)
 		return Answer{}
 	}
+	return Read(h, resp)
+}
+
+// Read reads an answer and closes it.
+func Read(tb testing.TB, resp *http.Response) Answer {
+	tb.Helper()
 	defer resp.Body.Close()
 	a := Answer{Status: resp.StatusCode, Header: resp.Header}
+	var err error
 	if a.Raw, err = io.ReadAll(resp.Body); err != nil && !errors.Is(err, context.Canceled) {
-		h.Errorf("%s %s: the answer broke off: %v", req.Method, req.URL, err)
+		tb.Errorf("%s %s: the answer broke off: %v", resp.Request.Method, resp.Request.URL, err)
 	}
 	if resp.Header.Get("Content-Type") == "application/json" {
 		if err := json.Unmarshal(a.Raw, &a); err != nil {
-			h.Errorf("%s %s: %v in %.200s", req.Method, req.URL, err, a.Raw)
+			tb.Errorf("%s %s: %v in %.200s", resp.Request.Method, resp.Request.URL, err, a.Raw)
 		}
 	}
 	return a
