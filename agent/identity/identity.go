@@ -116,7 +116,15 @@ func write(dir, name, kind string, blocks ...[]byte) error {
 	if err == nil {
 		err = os.Rename(f.Name(), filepath.Join(dir, name))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // ParseCA gives the first certificate authority in a PEM text.

@@ -20,27 +20,38 @@ import (
 
 // agentArchive is the initramfs archive around muster-agent, which every
 // machine loads. It is made from the program on disk, once for each build of
-// it, beside the head's start: packing takes longer than starting may.
+// it: beside the head's start, as packing takes longer than starting may, and
+// when a machine boots and another program lies there than before.
 type agentArchive struct {
 	program string // path of muster-agent
 	blobs   *library.Blobs
 	note    string // file that remembers which archive was made of which program
 	log     *slog.Logger
 
-	mu  sync.Mutex
-	sum string
-	err error
+	changed chan struct{} // the program is not the one that was looked at last
+
+	mu     sync.Mutex
+	sum    string
+	err    error
+	looked string // stamp of the program that sum or err is about
 }
 
 func newAgentArchive(program string, blobs *library.Blobs, data string, log *slog.Logger) *agentArchive {
 	return &agentArchive{program: program, blobs: blobs, note: filepath.Join(data, "agent-archive"), log: log,
-		err: errors.New("the head is still packing the agent; it takes a few seconds")}
+		changed: make(chan struct{}, 1),
+		err:     errors.New("the head is still packing the agent; it takes a few seconds")}
 }
 
 // digest gives the archive's SHA-256, or why there is none.
 func (a *agentArchive) digest() (string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.looked != "" && a.looked != a.stamp() {
+		select {
+		case a.changed <- struct{}{}:
+		default:
+		}
+	}
 	return a.sum, a.err
 }
 
@@ -52,10 +63,15 @@ func (a *agentArchive) inUse() []string {
 	return nil
 }
 
-func (a *agentArchive) set(sum string, err error) {
+// set takes over what came of a program. Where a new one cannot be packed, the
+// archive of the one before is still good.
+func (a *agentArchive) set(looked, sum string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.sum, a.err = sum, err
+	a.looked = looked
+	if err == nil || a.err != nil {
+		a.sum, a.err = sum, err
+	}
 }
 
 // recall takes the archive of an earlier start when the program is still the
@@ -74,7 +90,7 @@ func (a *agentArchive) recall() bool {
 		return false
 	}
 	f.Close()
-	a.set(sum, nil)
+	a.set(was, sum, nil)
 	return true
 }
 
@@ -88,24 +104,35 @@ func (a *agentArchive) stamp() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// run packs the archive if need be, and then waits: the group's members must
-// not end by themselves.
+// run packs the archive whenever there is need, until ctx ends.
 func (a *agentArchive) run(ctx context.Context) error {
-	if !a.recall() {
-		if err := a.pack(); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				err = fmt.Errorf("the agent %s is missing: install it there, or name it with --agent, and restart the head", a.program)
-			}
-			a.set("", err)
-			a.log.Error("no machine can boot: the agent could not be packed", "error", err)
+	for {
+		if !a.recall() {
+			a.renew()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.changed:
 		}
 	}
-	<-ctx.Done()
-	return nil
 }
 
-func (a *agentArchive) pack() error {
-	start, stamp := time.Now(), a.stamp()
+func (a *agentArchive) renew() {
+	stamp := a.stamp()
+	err := a.pack(stamp)
+	if err == nil {
+		return
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("the agent %s is missing: install it there, or restart the head with --agent FILE", a.program)
+	}
+	a.set(stamp, "", err)
+	a.log.Error("the agent could not be packed for machines that boot", "error", err)
+}
+
+func (a *agentArchive) pack(stamp string) error {
+	start := time.Now()
 	var buf bytes.Buffer
 	if err := initramfs.Agent(&buf, a.program, []string{"sh"}); err != nil {
 		return err
@@ -116,7 +143,7 @@ func (a *agentArchive) pack() error {
 		return err
 	}
 	defer release()
-	a.set(f.SHA256, nil)
+	a.set(stamp, f.SHA256, nil)
 	a.log.Info("packed the agent", "bytes", size, "took", time.Since(start).Round(time.Millisecond))
 	if err := os.WriteFile(a.note, []byte(stamp+" "+f.SHA256+"\n"), 0o600); err != nil {
 		a.log.Warn("the next start has to pack the agent again", "error", err)
