@@ -52,6 +52,7 @@ type Head struct {
 	dir     *directory
 	agent   *agentArchive
 	library *library.Library
+	index   *selection.Index
 	git     *gitrepo.Repos
 	blobs   *library.Blobs
 	routes  []api.Route
@@ -104,8 +105,10 @@ func (h *Head) open(ctx context.Context) error {
 		return err
 	}
 	bootHead.CA = h.ca.Fingerprint()
+	h.index = selection.NewIndex()
 	h.fleet, err = fleet.Open(ctx, fleet.Options{
-		Store: h.store, Nodes: h.reg, Boot: h.dir, Log: h.log, Now: time.Now, Every: h.cfg.ReportEvery,
+		Changed: h.index.News,
+		Store:   h.store, Nodes: h.reg, Boot: h.dir, Log: h.log, Now: time.Now, Every: h.cfg.ReportEvery,
 		Sign: func(csr []byte, uid string, ttl time.Duration) ([][]byte, string, error) {
 			c, err := h.ca.SignNode(csr, uid, ttl)
 			if err != nil {
@@ -166,7 +169,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.repos().Routes(),
 		info.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
-		(&selection.Selection{Objects: h.reg, Live: h.fleet}).Routes(),
+		(&selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}).Routes(),
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log}).Routes(),
 		h.bootRoutes(bh),
 	)
@@ -202,6 +205,7 @@ func (h *Head) Run(ctx context.Context, ready func()) (err error) {
 		{Name: "agent archive", Run: h.agent.run},
 		{Name: "fleet", Run: h.fleet.Run},
 		{Name: "changes", Run: h.follow},
+		{Name: "selections", Run: func(ctx context.Context) error { return h.index.Run(ctx, h.reg, h.fleet) }},
 		{Name: "library", Run: h.library.Run},
 		{Name: "git repositories", Run: h.git.Run},
 		h.auth.Socket(),

@@ -63,6 +63,9 @@ type Options struct {
 	Now  func() time.Time
 	// Every is how often agents report, in seconds.
 	Every int
+	// Changed is told the UID of each node of which something is new, while
+	// the fleet is locked: it must only take note. nil for nobody.
+	Changed func(uid string)
 }
 
 // Fleet is the live state of all nodes.
@@ -127,6 +130,9 @@ func (f *Fleet) touch(uid string, n *node) {
 // stain notes that a node's record is to be written. f.mu is held.
 func (f *Fleet) stain(uid string) {
 	f.dirty[uid] = true
+	if f.opt.Changed != nil {
+		f.opt.Changed(uid)
+	}
 	select {
 	case f.wake <- struct{}{}:
 	default:

@@ -2,14 +2,19 @@
 // dynamic groups, and for whoever wants to address nodes by what they are.
 //
 // The language is shared/selector's. This package gives it the data, and must
-// change nothing.
+// change nothing. An Index keeps what selectors read, by key and by value, and
+// who is in each dynamic group; without one, all nodes are looked at.
 package selection
 
 import (
+	"context"
 	"encoding/json"
+	"iter"
 	"net/http"
+	"time"
 
 	"muster/controller/api"
+	"muster/controller/registry"
 	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/object"
@@ -21,17 +26,22 @@ type Objects interface {
 	Find(kindName, id string) (kind.Object, error)
 	All(kindName string) []kind.Object
 	Look() kind.Look
+	Revision() uint64
+	Commits(ctx context.Context, after uint64) iter.Seq2[registry.Commit, error]
 }
 
-// Live gives what a node last reported, with its state.
+// Live gives what nodes last reported, and their states.
 type Live interface {
 	Status(uid string) (map[string]any, error)
+	Reported(uid string) (status, hardware json.RawMessage, at time.Time)
+	StatesOf(uids, states []string)
 }
 
 // Selection serves the endpoints.
 type Selection struct {
 	Objects Objects
 	Live    Live
+	Index   *Index // nil: each answer looks at all nodes
 }
 
 // Routes are the endpoints.
@@ -47,10 +57,18 @@ func (s *Selection) members(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	uids := []string{}
-	err = s.each(o.(*object.Dyngroup).Selector, func(n *object.Node) { uids = append(uids, n.UID) })
+	var nodes []*object.Node
+	if s.Index != nil {
+		nodes, err = s.Index.Members(r.Context(), o.Base().UID)
+	} else {
+		nodes, err = s.scan(o.(*object.Dyngroup).Selector)
+	}
 	if err != nil {
 		return err
+	}
+	uids := make([]string, len(nodes))
+	for i, n := range nodes {
+		uids[i] = n.UID
 	}
 	return api.Data(w, uids)
 }
@@ -66,129 +84,66 @@ func (s *Selection) pick(w http.ResponseWriter, r *http.Request) error {
 	if text == "" {
 		return fault.Invalidf("selector: which nodes? For instance ?selector=up.")
 	}
-	nodes := []picked{}
-	if err := s.each(text, func(n *object.Node) { nodes = append(nodes, picked{n.UID, n.Name}) }); err != nil {
-		return err
-	}
-	return api.Data(w, nodes)
-}
-
-// each calls fn with the nodes that a selector picks, ordered by UID.
-func (s *Selection) each(text string, fn func(*object.Node)) error {
-	e, err := selector.Parse(text)
+	nodes, err := s.Select(r.Context(), text)
 	if err != nil {
 		return err
 	}
-	p := &pass{s: s, look: s.Objects.Look(), groups: map[string]*selector.Expr{}}
-	for _, o := range s.Objects.All(object.KindNode) {
-		if n := o.(*object.Node); e.Match(&node{pass: p, Node: n}) {
-			fn(n)
-		}
+	out := make([]picked, len(nodes))
+	for i, n := range nodes {
+		out[i] = picked{n.UID, n.Name}
 	}
-	return nil
+	return api.Data(w, out)
 }
 
-// pass is one evaluation over all nodes; what it has parsed serves all of them.
+// Select gives the nodes that a selector picks, ordered by UID. They must not
+// be changed.
+func (s *Selection) Select(ctx context.Context, text string) ([]*object.Node, error) {
+	if s.Index == nil {
+		return s.scan(text)
+	}
+	e, err := selector.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return s.Index.Select(ctx, e)
+}
+
+// scan looks at all nodes.
+func (s *Selection) scan(text string) ([]*object.Node, error) {
+	e, err := selector.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	p := &pass{s: s, look: s.Objects.Look(), groups: map[string]*selector.Expr{}}
+	var nodes []*object.Node
+	for _, o := range s.Objects.All(object.KindNode) {
+		if n := o.(*object.Node); e.Match(&node{pass: p, Node: n}) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes, nil
+}
+
+// pass is one look at all nodes; what it has parsed serves all of them.
 type pass struct {
 	s      *Selection
 	look   kind.Look
 	groups map[string]*selector.Expr // dynamic groups by what names them; nil: there is none
 }
 
-// node gives one node's data to a selector, each section when it is first
-// asked for.
+// node gives one node's data to a selector.
 type node struct {
 	*object.Node
-	pass       *pass
-	attributes kind.Values
-	status     map[string]any
-	hardware   map[string]any
+	pass *pass
 }
 
 func (n *node) Attribute(key string) (any, bool) {
-	if n.attributes == nil {
-		n.attributes = object.Effective(n.pass.look, n.Node)
-	}
-	v, ok := n.attributes[key]
-	return v, ok
+	return object.EffectiveValue(n.pass.look, n.Node, key)
 }
-
-func (n *node) Status(key string) (any, bool) {
-	if n.status == nil {
-		n.status = map[string]any{}
-		if all, err := n.pass.s.Live.Status(n.UID); err == nil {
-			n.status = all
-		}
-	}
-	v, ok := n.status[key]
-	if raw, isRaw := v.(json.RawMessage); isRaw {
-		var decoded any
-		if json.Unmarshal(raw, &decoded) != nil {
-			return nil, false
-		}
-		n.status[key], v = decoded, decoded
-	}
-	return v, ok
-}
-
-func (n *node) Hardware(key string) (any, bool) {
-	if n.hardware == nil {
-		n.hardware = map[string]any{}
-		if raw, _ := n.pass.look.Live(n.UID); raw != nil {
-			json.Unmarshal(raw, &n.hardware) // checked when it was reported
-		}
-	}
-	v, ok := n.hardware[key]
-	return v, ok
-}
-
-func (n *node) Field(name string) (any, bool) {
-	switch name {
-	case "uid":
-		return n.UID, true
-	case "name", "hostname":
-		return n.Name, true
-	case "mac":
-		return n.MAC, true
-	case "ip":
-		return n.IP, true
-	case "index":
-		return n.Index, true
-	case "type":
-		return n.Type, true
-	case "description":
-		return n.Description, n.Description != ""
-	case "power_uri":
-		return n.PowerURI, n.PowerURI != nil
-	case "redfish_uri":
-		return n.RedfishURI, n.RedfishURI != ""
-	case "groups":
-		return n.Groups, true
-	case "naming_pool":
-		return n.pool()
-	}
-	return nil, false
-}
-
-// pool gives the pool's name, as a node is shown with.
-func (n *node) pool() (any, bool) {
-	if o, ok := n.pass.look.Get(object.KindNamingpool, n.NamingPool); ok {
-		return o.(*object.Namingpool).Name, true
-	}
-	return nil, false
-}
-
-func (n *node) InGroup(name string) bool {
-	for _, uid := range n.Groups {
-		if uid == name {
-			return true
-		}
-		if g, ok := n.pass.look.Get(object.KindAttrib, uid); ok && g.(*object.Attrib).Name == name {
-			return true
-		}
-	}
-	return false
-}
+func (n *node) Status(key string) (any, bool)   { return status(n.pass.s.Live, n.UID, key) }
+func (n *node) Hardware(key string) (any, bool) { return hardware(n.pass.s.Live, n.UID, key) }
+func (n *node) Field(name string) (any, bool)   { return field(n.pass.look, n.Node, name) }
+func (n *node) InGroup(name string) bool        { return inGroup(n.pass.look, n.Node, name) }
 
 func (n *node) InDyngroup(name string) bool {
 	e, seen := n.pass.groups[name]

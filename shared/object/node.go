@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 
 	"muster/shared/kind"
 )
@@ -117,9 +118,39 @@ func Effective(look kind.Look, n *Node) kind.Values {
 	return all
 }
 
+// EffectiveValue gives one of the attributes that Effective gives, without
+// making all of them.
+func EffectiveValue(look kind.Look, n *Node, name string) (any, bool) {
+	if v, ok := n.Attributes[name]; ok {
+		return v, true
+	}
+	in := func(group string) (any, bool) {
+		g, ok := look.Get(KindAttrib, group)
+		if !ok {
+			return nil, false
+		}
+		v, ok := g.(*Attrib).Attributes[name]
+		return v, ok
+	}
+	for _, g := range slices.Backward(n.Groups) {
+		if v, ok := in(g); ok {
+			return v, true
+		}
+	}
+	if len(n.Groups) == 0 && n.NamingPool != "" {
+		if v, ok := in(poolOf(look, n).Group); ok {
+			return v, true
+		}
+	}
+	if c, ok := look.Oldest(KindCluster); ok {
+		return in(c.(*Cluster).DefaultGroup)
+	}
+	return nil, false
+}
+
 // Attribute gives one effective attribute as text, "" where it is not set.
 func Attribute(look kind.Look, n *Node, name string) string {
-	v, ok := Effective(look, n)[name]
+	v, ok := EffectiveValue(look, n, name)
 	if !ok {
 		return ""
 	}

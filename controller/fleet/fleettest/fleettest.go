@@ -48,6 +48,7 @@ func (c *Clock) Add(d time.Duration) {
 type Head struct {
 	*apitest.Head
 	Fleet *fleet.Fleet
+	Index *selection.Index
 	Clock *Clock
 	stop  func()
 }
@@ -55,28 +56,29 @@ type Head struct {
 // Start runs one until the test ends or Stop is called; dir keeps its state,
 // empty for a temporary directory. The fleet's clock begins at 2030.
 func Start(tb testing.TB, dir string) *Head {
-	h := &Head{Clock: &Clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}}
+	h := &Head{Index: selection.NewIndex(), Clock: &Clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}}
 	h.Head = apitest.Start(tb, apitest.Options{
 		Dir:  dir,
 		Live: func(uid string) ([]byte, []byte) { return h.Fleet.Live(uid) },
 		Routes: func(a *apitest.Head) [][]api.Route {
 			var err error
 			h.Fleet, err = fleet.Open(context.Background(), fleet.Options{
-				Store: a.Store, Nodes: a.Registry, Sign: sign, Boot: plan{}, Log: a.Logger, Now: h.Clock.Now, Every: 7,
+				Store: a.Store, Nodes: a.Registry, Sign: sign, Boot: plan{}, Log: a.Logger, Now: h.Clock.Now, Every: 7, Changed: h.Index.News,
 			})
 			if err != nil {
 				tb.Fatal(err)
 			}
-			return [][]api.Route{h.Fleet.Routes(), (&selection.Selection{Objects: a.Registry, Live: h.Fleet}).Routes(), (&exec.Exec{Nodes: a.Registry, Agents: h.Fleet, Log: a.Logger}).Routes()}
+			return [][]api.Route{h.Fleet.Routes(), (&selection.Selection{Objects: a.Registry, Live: h.Fleet, Index: h.Index}).Routes(), (&exec.Exec{Nodes: a.Registry, Agents: h.Fleet, Log: a.Logger}).Routes()}
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	ran := make(chan error, 1)
+	ran := make(chan error, 2)
 	go func() { ran <- h.Fleet.Run(ctx) }()
+	go func() { ran <- h.Index.Run(ctx, h.Registry, h.Fleet) }()
 	h.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ran; err != nil {
-			tb.Errorf("fleet: %v", err)
+		if err := errors.Join(<-ran, <-ran); err != nil {
+			tb.Errorf("fleet or index: %v", err)
 		}
 	})
 	tb.Cleanup(h.stop)
