@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,4 +24,11 @@ func (h *Head) openGitrepos() (*gitrepo.Repos, error) {
 	return gitrepo.New(gitrepo.Options{
 		Objects: h.reg, Auth: h.auth, Dir: filepath.Join(h.cfg.Data, "gitrepos"), Head: h.name, Env: env, Log: h.log, Now: time.Now,
 	})
+}
+
+// gitFile reads a file for machines that install themselves. The repository is
+// named by NAME, or NAME:BRANCH where it is not the branch that is checked out.
+func (h *Head) gitFile(ctx context.Context, repo, path string, limit int64) ([]byte, error) {
+	name, branch, _ := strings.Cut(repo, ":")
+	return h.git.ReadFile(ctx, name, branch, path, limit)
 }

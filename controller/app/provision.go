@@ -19,7 +19,8 @@ func (h *Head) newProvision(bh bootHead) *provision.Provision {
 		Objects: h.reg, Dir: filepath.Join(h.cfg.Data, "kickstarts"), Log: h.log,
 		NodeAt: func(a netip.Addr) (string, bool) { return h.dir.NodeByAddr(a) },
 		Status: h.fleet.Status, RootURL: root, Ignition: h.cfg.Ignition,
-		Head: func() map[string]any { return headValues(h.name, bh) },
+		Head:    func() map[string]any { return headValues(h.name, bh) },
+		GitFile: h.gitFile,
 	})
 }
 

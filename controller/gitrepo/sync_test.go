@@ -1,0 +1,515 @@
+package gitrepo_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"muster/controller/app"
+	"muster/controller/app/apptest"
+)
+
+// outcome is what the API answers to a synchronization.
+type outcome struct {
+	Action, Head, Commit, Remote, Kind, Error string
+	Branches                                  []struct {
+		Local, Remote, Before, After, Result string
+		Ahead, Behind                        int
+	}
+	Last *struct{ Action, Error string }
+	Next float64
+}
+
+func synced(h *apptest.Head, path string, body any) (out outcome) {
+	h.Helper()
+	h.Into(&out, "POST", path+"/sync", body)
+	return out
+}
+
+// results lists what became of each branch.
+func (o outcome) results() string {
+	var out []string
+	for _, b := range o.Branches {
+		out = append(out, b.Local+" "+b.Result)
+	}
+	return strings.Join(out, ", ")
+}
+
+// upstream is a source that is served by the head itself over HTTP, under a
+// name that no test's own repository has.
+func upstream(t testing.TB, h *apptest.Head, name string) (url, src string) {
+	_, url, src = filled(t, h, name)
+	git(t, src, "remote", "add", "head", withToken(url, h.Token()))
+	return url, src
+}
+
+func TestMirror(t *testing.T) {
+	h := apptest.Start(t, nil)
+	from, src := upstream(t, h, "from")
+	git(t, src, "push", "-q", "head", "main:dev", "main:a")
+	path := create(h, object{"name": "copy", "url": from})
+	// Nobody has to wait or to ask: the first reader gets what the remote has.
+	if got := raw(h, path+"/content/README"); got != "first\n" {
+		t.Errorf("the copy has %q", got)
+	}
+	refused(h, h.Token(), 403, "GET", path+"/repo/info/refs?service=git-receive-pack", nil)
+	git(t, src, "checkout", "-q", "-b", "rewritten")
+	git(t, src, "commit", "-q", "--amend", "-m", "rewritten")
+	commit(t, src, "README", "second\n")
+	git(t, src, "push", "-q", "-f", "head", "HEAD:main", ":a", "HEAD:a/b")
+	st := synced(h, path, object{"action": "status"})
+	if st.Kind != "url" || st.Remote != from || st.results() != "a , a/b , dev , main " || st.Branches[3].Ahead != 1 || st.Branches[3].Behind != 2 {
+		t.Errorf("status: %+v", st)
+	}
+	if got := raw(h, path+"/content/README"); got != "first\n" {
+		t.Errorf("status changed the work tree to %q", got)
+	}
+	res := synced(h, path, object{"action": "reset"})
+	if res.results() != "a/b created, dev unchanged, main reset, a deleted" || res.Head != "main" || res.Commit != git(t, src, "rev-parse", "HEAD") {
+		t.Errorf("reset: %+v", res)
+	}
+	if got := raw(h, path+"/content/README"); got != "second\n" {
+		t.Errorf("after the reset it has %q", got)
+	}
+	work := t.TempDir()
+	git(t, work, "clone", "-q", raw(h, path+"/url"))
+	if got := git(t, filepath.Join(work, "copy"), "rev-parse", "HEAD"); got != res.Commit {
+		t.Errorf("cloned %s", got)
+	}
+	// Checkout goes to another branch, and stays there.
+	res = synced(h, path, object{"action": "checkout", "branchmap": []string{"dev"}})
+	if res.Head != "dev" || raw(h, path+"/content/README") != "first\n" {
+		t.Errorf("checkout: %+v", res)
+	}
+	if res = synced(h, path, object{"action": "reset"}); res.Head != "dev" {
+		t.Errorf("reset moved to %s", res.Head)
+	}
+	refused(h, h.Token(), 404, "POST", path+"/sync", object{"action": "checkout", "branchmap": []string{"nothing"}})
+}
+
+func TestUpstream(t *testing.T) {
+	h := apptest.Start(t, nil)
+	from, src := upstream(t, h, "from")
+	path := create(h, object{"name": "own", "upstream": from, "branch_map": []string{"site:main"}})
+	if got := raw(h, path+"/content/README"); got != "first\n" {
+		t.Errorf("it has %q", got)
+	}
+	own := filepath.Join(t.TempDir(), "own")
+	git(t, ".", "clone", "-q", withToken(raw(h, path+"/url"), h.Token()), own)
+	if b := git(t, own, "branch", "--show-current"); b != "site" {
+		t.Errorf("HEAD is %s", b)
+	}
+	commit(t, own, "local", "local\n")
+	git(t, own, "push", "-q")
+	if got := raw(h, path+"/content/local"); got != "local\n" {
+		t.Errorf("pushed %q", got)
+	}
+	commit(t, src, "README", "second\n")
+	git(t, src, "push", "-q", "head", "main")
+	res := synced(h, path, object{"action": "pull"})
+	if res.results() != "site merged" || raw(h, path+"/content/local")+raw(h, path+"/content/README") != "local\nsecond\n" {
+		t.Errorf("pull: %+v", res)
+	}
+	git(t, own, "pull", "-q")
+	if got := git(t, own, "log", "-1", "--format=%an %p"); len(strings.Fields(got)) != 3 {
+		t.Errorf("the merge is %q", got)
+	}
+	if res = synced(h, path, object{"action": "pull"}); res.results() != "site ahead" {
+		t.Errorf("pulling again: %+v", res)
+	}
+	commit(t, src, "README", "third\n")
+	git(t, src, "push", "-q", "head", "main")
+	git(t, own, "reset", "-q", "--hard", "HEAD^1") // without the merge
+	git(t, own, "push", "-q", "-f")
+	res = synced(h, path, object{"action": "rebase"})
+	if res.results() != "site rebased" || raw(h, path+"/content/local")+raw(h, path+"/content/README") != "local\nthird\n" {
+		t.Errorf("rebase: %+v", res)
+	}
+	git(t, own, "fetch", "-q")
+	if got := git(t, own, "rev-list", "--merges", "--count", "origin/site"); got != "0" {
+		t.Errorf("a rebase made %s merges", got)
+	}
+	// A conflict changes nothing, and says where it is.
+	git(t, own, "reset", "-q", "--hard", "origin/site")
+	commit(t, own, "README", "ours\n")
+	git(t, own, "push", "-q")
+	commit(t, src, "README", "theirs\n")
+	git(t, src, "push", "-q", "head", "main")
+	for _, action := range []string{"pull", "rebase"} {
+		if reason := refused(h, h.Token(), 409, "POST", path+"/sync", object{"action": action}); !strings.Contains(reason, "README") {
+			t.Errorf("%s: %s", action, reason)
+		}
+	}
+	if got := raw(h, path+"/content/README"); got != "ours\n" {
+		t.Errorf("a conflict left %q", got)
+	}
+	left, _ := filepath.Glob(filepath.Join(h.Data, "gitrepos", "*", "tmp-*"))
+	worktrees, _ := filepath.Glob(filepath.Join(h.Data, "gitrepos", "*", "repo.git", "worktrees", "*"))
+	if len(left)+len(worktrees) > 0 {
+		t.Errorf("left over: %v %v", left, worktrees)
+	}
+	if res = synced(h, path, object{"action": "reset"}); raw(h, path+"/content/README") != "theirs\n" {
+		t.Errorf("reset: %+v", res)
+	}
+	// Another map for once.
+	res = synced(h, path, object{"action": "pull", "branch_map": []object{{"local": "copy", "remote": "main"}}})
+	if res.results() != "copy created" {
+		t.Errorf("pull with a map: %+v", res)
+	}
+}
+
+func TestSyncInput(t *testing.T) {
+	h := apptest.Start(t, nil)
+	path, _, _ := filled(t, h, "x")
+	for _, bad := range []any{nil, "{}", `{"action":"push"}`, `{"action":5}`, `{"action":"status","x":1}`, `{"action":"status","branchmap":["--all"]}`, `"status"`, `["status"]`} {
+		refused(h, h.Token(), 400, "GET", path+"/sync", bad)
+		refused(h, h.Token(), 400, "POST", path+"/sync", bad)
+	}
+	for _, action := range []string{"reset", "pull", "rebase"} {
+		refused(h, h.Token(), 409, "POST", path+"/sync", object{"action": action})
+	}
+	_, reader := h.NewAdmin("reader", "role.authuser")
+	for _, action := range []string{"checkout", "reset", "pull", "rebase"} {
+		refused(h, reader.Access, 403, "GET", path+"/sync", object{"action": action})
+	}
+	if a := h.As(reader.Access, "GET", path+"/sync", object{"action": "status"}); a.Status != 200 || !strings.Contains(string(a.Data), `"kind":"none"`) {
+		t.Errorf("status by a reader: %d %s", a.Status, a.Raw)
+	}
+	refused(h, "", 401, "GET", path+"/sync", object{"action": "status"})
+	if res := synced(h, path, object{"action": "checkout"}); res.Head != "main" {
+		t.Errorf("checkout: %+v", res)
+	}
+}
+
+func TestURLAndUpstreamExcludeEachOther(t *testing.T) {
+	h := apptest.Start(t, nil)
+	from, _ := upstream(t, h, "from")
+	refused(h, h.Token(), 400, "POST", "/gitrepos", object{"name": "x", "url": from, "upstream": from})
+	path := create(h, object{"name": "x", "url": from})
+	refused(h, h.Token(), 400, "PATCH", path, object{"upstream": from})
+	h.OK("PATCH", path, object{"upstream": from, "url": nil})
+	refused(h, h.Token(), 400, "PATCH", path, object{"url": from})
+	// Paths of the head are for those who may do everything.
+	local := source(t)
+	_, imaging := h.NewAdmin("git", "role.authuser")
+	for _, p := range []string{local, "file://" + local} {
+		refused(h, imaging.Access, 403, "POST", "/gitrepos", object{"name": "y", "url": p})
+		y := create(h, object{"name": "y", "url": p})
+		if got := raw(h, y+"/content/README"); got != "first\n" {
+			t.Errorf("from %s: %q", p, got)
+		}
+		h.OK("DELETE", y, nil)
+	}
+}
+
+// TestPasswordIsNotShown, and is not on any command line.
+func TestPasswordIsNotShown(t *testing.T) {
+	h := apptest.Start(t, nil)
+	from, _ := upstream(t, h, "from")
+	h.OK("PATCH", "/gitrepo/from", object{"public": false})
+	path := create(h, object{"name": "x", "upstream": withToken(from, h.Token())})
+	if got := raw(h, path+"/content/README"); got != "first\n" {
+		t.Errorf("it has %q", got)
+	}
+	var read object
+	h.Into(&read, "GET", path, nil)
+	read["description"] = "edited"
+	h.OK("PUT", path, read)
+	delete(read, "uid")
+	h.OK("PATCH", path, object{"upstream": read["upstream"]})
+	refused(h, h.Token(), 400, "PATCH", path, object{"upstream": "http://other:********@example.org/x"})
+	synced(h, path, object{"action": "pull"})
+	bad := withToken(from, "s3cret")
+	h.OK("PATCH", path, object{"upstream": bad})
+	reason := refused(h, h.Token(), 502, "POST", path+"/sync", object{"action": "pull"})
+	state, _ := os.ReadFile(filepath.Join(h.Data, "gitrepos", strings.TrimPrefix(path, "/gitrepo/"), "state.json"))
+	for _, text := range []string{reason, string(h.OK("GET", path, nil)), string(h.OK("GET", "/gitrepos", nil)), h.Logged.String(), string(state), asJSON(synced(h, path, object{"action": "status"}))} {
+		if strings.Contains(text, "s3cret") || strings.Contains(text, h.Token()) {
+			t.Errorf("the password is in %s", text)
+		}
+	}
+}
+
+func TestPeriodic(t *testing.T) {
+	h := apptest.Start(t, nil)
+	from, src := upstream(t, h, "from")
+	path := create(h, object{"name": "copy", "url": from, "sync_period": 1})
+	content := func(want string) func() bool {
+		return func() bool { return string(h.As("", "GET", path+"/content/README", nil).Raw) == want }
+	}
+	eventually(t, "the first state", content("first\n"))
+	commit(t, src, "README", "second\n")
+	git(t, src, "push", "-q", "head", "main")
+	eventually(t, "the second state", content("second\n"))
+	var read object
+	h.OK("DELETE", "/gitrepo/from", nil)
+	eventually(t, "why it fails", func() bool { h.Into(&read, "GET", path, nil); return read["sync_error"] != nil })
+	if st := synced(h, path, object{"action": "status"}); st.Last == nil || st.Last.Error == "" || st.Error == "" || st.Next == 0 {
+		t.Errorf("status: %+v", st)
+	}
+	if !content("second\n")() {
+		t.Error("a failure took the content away")
+	}
+	// A working remote clears it.
+	again, _ := upstream(t, h, "again")
+	h.OK("PATCH", path, object{"url": again})
+	eventually(t, "the new remote", content("first\n"))
+	read = nil
+	h.Into(&read, "GET", path, nil)
+	if read["sync_error"] != nil {
+		t.Errorf("it still says %v", read["sync_error"])
+	}
+	// All of it goes on after a restart, and leftovers are collected.
+	h.Stop()
+	stale := filepath.Join(h.Data, "gitrepos", strings.Repeat("a", 32))
+	dir := filepath.Join(h.Data, "gitrepos", strings.TrimPrefix(path, "/gitrepo/"))
+	write(t, stale, "repo.git/HEAD", "x")
+	write(t, dir, "tmp-merge-x/y", "z", "repo.git/refs/heads/main.lock", "", "repo.git/objects/pack/tmp_pack_x", "half")
+	h = apptest.Start(t, func(c *app.Config) { c.Data = h.Data })
+	if got := raw(h, path+"/content/README"); got != "first\n" {
+		t.Errorf("after a restart: %q", got)
+	}
+	for _, p := range []string{stale, dir + "/tmp-merge-x", dir + "/repo.git/refs/heads/main.lock", dir + "/repo.git/objects/pack/tmp_pack_x"} {
+		if _, err := os.Lstat(p); !os.IsNotExist(err) {
+			t.Errorf("%s is still there", p)
+		}
+	}
+}
+
+// TestFetchDuringSync: clients get a whole repository while it changes.
+func TestFetchDuringSync(t *testing.T) {
+	h := apptest.Start(t, nil)
+	from, src := upstream(t, h, "from")
+	path := create(h, object{"name": "copy", "url": from})
+	url, work := raw(h, path+"/url"), t.TempDir()
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range 2 {
+		all.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				dir := filepath.Join(work, string(rune('a'+i)))
+				git(t, work, "clone", "-q", url, dir)
+				git(t, dir, "fsck", "--strict")
+				os.RemoveAll(dir)
+				if got := raw(h, path+"/content/README"); got == "" {
+					t.Error("the work tree is empty for a while")
+				}
+			}
+		})
+	}
+	commit(t, src, "one", "0")
+	git(t, src, "push", "-q", "head", "main")
+	synced(h, path, object{"action": "reset"})
+	for i := range 5 {
+		commit(t, src, "one", strings.Repeat("x", i+1), "README", strings.Repeat("x", i+1))
+		git(t, src, "push", "-q", "head", "main")
+		synced(h, path, object{"action": "reset"})
+		if got := raw(h, path+"/content/one"); len(got) != i+1 {
+			t.Errorf("state %d has %q", i, got)
+		}
+	}
+	stop()
+	all.Wait()
+}
+
+// TestHostileRemotes: nothing that a remote does hangs or harms the head.
+func TestHostileRemotes(t *testing.T) {
+	h := apptest.Start(t, nil)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for name, answer := range map[string]func(w http.ResponseWriter, r *http.Request){
+		"nonsense": func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>\x1b[31mred\r\n")) },
+		"broken": func(w http.ResponseWriter, _ *http.Request) {
+			w.Write([]byte("001e# service=git-upload-pack\n0000fff"))
+		},
+		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "file:///etc/x", http.StatusFound) },
+		"no":        func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
+		"endless": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
+			for i := 0; i < 1<<20; i++ {
+				if _, err := w.Write([]byte("zzzz\n")); err != nil {
+					return
+				}
+			}
+		},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(answer))
+		defer server.Close()
+		path := create(h, object{"name": name, "upstream": server.URL + "/x.git"})
+		for range 2 {
+			if reason := refused(h, h.Token(), 502, "POST", path+"/sync", object{"action": "pull"}); strings.ContainsAny(reason, "\x1b\r\n") {
+				t.Errorf("%s: %q", name, reason)
+			}
+		}
+		a := h.As("", "GET", path+"/content", nil)
+		if a.Status < 500 || a.Reason == "" {
+			t.Errorf("%s: never synchronized, but reads answer %d %s", name, a.Status, a.Raw)
+		}
+	}
+	// One that never answers: who gives up is not waited for.
+	path := create(h, object{"name": "silent", "upstream": "http://" + silent.Addr().String() + "/x.git"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", h.HTTP+"/api/v1"+path+"/content", nil)
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		t.Errorf("answered %s", resp.Status)
+	}
+	h.OK("DELETE", path, nil) // ends the synchronization that goes on
+	dir := filepath.Join(h.Data, "gitrepos", strings.TrimPrefix(path, "/gitrepo/"))
+	eventually(t, "the directory is gone", func() bool { _, err := os.Stat(dir); return os.IsNotExist(err) })
+}
+
+// rawTree writes a tree of one entry that git itself would not make.
+func rawTree(t testing.TB, dir, mode, name, oid string) string {
+	t.Helper()
+	raw, err := hex.DecodeString(oid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := filepath.Join(t.TempDir(), "tree")
+	write(t, filepath.Dir(in), "tree", mode+" "+name+"\x00"+string(raw))
+	return git(t, dir, "hash-object", "-t", "tree", "-w", "--literally", in)
+}
+
+// TestHostileTrees: what a repository holds runs nothing, and does not get out
+// of its tree, whether it is fetched or pushed.
+func TestHostileTrees(t *testing.T) {
+	h := apptest.Start(t, nil)
+	src := source(t)
+	marker := filepath.Join(t.TempDir(), "ran")
+	write(t, src, "hook", "#!/bin/sh\ntouch "+marker+"\n")
+	blob := git(t, src, "hash-object", "-w", "hook")
+	modules := filepath.Join(t.TempDir(), "m")
+	write(t, filepath.Dir(modules), "m", "[submodule \"x\"]\n\tpath = x\n\turl = -u./payload\n")
+	for name, top := range map[string]string{
+		"dotgit":  rawTree(t, src, "40000", ".git", rawTree(t, src, "40000", "hooks", rawTree(t, src, "100755", "post-checkout", blob))),
+		"dotgit2": rawTree(t, src, "40000", "GIT~1", rawTree(t, src, "100755", "config", blob)),
+		"dotdot":  rawTree(t, src, "100644", "..", blob),
+		"slash":   rawTree(t, src, "100644", "../../b", blob),
+		"modules": rawTree(t, src, "100644", ".gitmodules", git(t, src, "hash-object", "-w", modules)),
+	} {
+		git(t, src, "update-ref", "refs/heads/evil", git(t, src, "commit-tree", "-m", name, top))
+		path := create(h, object{"name": name, "url": "file://" + src, "branch_map": []string{"evil"}})
+		if reason := refused(h, h.Token(), 502, "POST", path+"/sync", object{"action": "reset"}); !strings.Contains(reason, "fsck") && !strings.Contains(reason, ":") {
+			t.Errorf("%s: %s", name, reason)
+		}
+		own := create(h, object{"name": name + "-own"})
+		if out, err := try(t, src, "push", withToken(raw(h, own+"/url"), h.Token()), "evil"); err == nil {
+			t.Errorf("%s was pushed: %s", name, out)
+		}
+		if got := raw(h, own+"/content"); got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+		h.OK("DELETE", path, nil)
+		git(t, src, "update-ref", "-d", "refs/heads/evil")
+	}
+	// A commit of a few hundred bytes whose tree has 10^9 files.
+	top := git(t, src, "hash-object", "-w", "README")
+	entry, kind := "100644", "f"
+	for range 9 {
+		var in strings.Builder
+		for i := range 10 {
+			oid, err := hex.DecodeString(top)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in.WriteString(entry + " " + kind + string(rune('0'+i)) + "\x00" + string(oid))
+		}
+		file := filepath.Join(t.TempDir(), "tree")
+		write(t, filepath.Dir(file), "tree", in.String())
+		top, entry, kind = git(t, src, "hash-object", "-t", "tree", "-w", "--literally", file), "40000", "d"
+	}
+	git(t, src, "update-ref", "refs/heads/bomb", git(t, src, "commit-tree", "-m", "bomb", top))
+	path := create(h, object{"name": "bomb", "upstream": "file://" + src, "branch_map": []string{"bomb"}})
+	if reason := refused(h, h.Token(), 409, "POST", path+"/sync", object{"action": "pull"}); !strings.Contains(reason, "too large") {
+		t.Errorf("a bomb: %s", reason)
+	}
+	if _, err := os.Stat(marker); err == nil {
+		t.Error("a program from a repository ran")
+	}
+}
+
+// TestCutOff: a client that goes away leaves nothing that runs.
+func TestCutOff(t *testing.T) {
+	h := apptest.Start(t, nil)
+	path, url, src := filled(t, h, "x")
+	big := make([]byte, 8<<20)
+	if _, err := rand.Read(big); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, src, "big", string(big))
+	git(t, src, "push", "-q", withToken(url, h.Token()), "main")
+	tip := git(t, src, "rev-parse", "main")
+	want := fmt.Sprintf("%04xwant %s no-progress\n00000009done\n", len(tip)+22, tip)
+	for range 4 {
+		ctx, cancel := context.WithCancel(t.Context())
+		req, _ := http.NewRequestWithContext(ctx, "POST", url+"/git-upload-pack", strings.NewReader(want))
+		req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(resp.Body, make([]byte, 1000)); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%d %v", resp.StatusCode, err)
+		}
+		cancel()
+		resp.Body.Close()
+	}
+	// A push that breaks off in the middle of the pack changes nothing.
+	pack := "00a6" + tip + " " + strings.Repeat("0", 40) + " refs/heads/main\x00 report-status\n"
+	pack = fmt.Sprintf("%04x", len(pack)) + pack[4:] + "0000PACK\x00\x00\x00\x02\x00\x00\x00\x09half"
+	req, _ := http.NewRequestWithContext(t.Context(), "POST", url+"/git-receive-pack", io.MultiReader(strings.NewReader(pack), broken(t)))
+	req.SetBasicAuth("x", h.Token())
+	req.Header.Set("Content-Type", "application/x-git-receive-pack-request")
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+	}
+	dir := filepath.Join(h.Data, "gitrepos", strings.TrimPrefix(path, "/gitrepo/"))
+	eventually(t, "git has ended", func() bool { return !running(t, dir) })
+	if got := git(t, src, "ls-remote", url, "refs/heads/main"); !strings.HasPrefix(got, tip) {
+		t.Errorf("the branch is %s", got)
+	}
+	commit(t, src, "after", "x")
+	git(t, src, "push", "-q", withToken(url, h.Token()), "main")
+	if got := raw(h, path+"/content/after"); got != "x" {
+		t.Errorf("afterwards: %q", got)
+	}
+}
+
+// broken is a body that breaks off.
+func broken(t testing.TB) io.Reader {
+	r, w := io.Pipe()
+	t.Cleanup(func() { w.Close() })
+	go w.CloseWithError(errors.New("the client is gone"))
+	return r
+}
+
+// running says whether a process of git works on a directory.
+func running(t testing.TB, dir string) bool {
+	t.Helper()
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range procs {
+		if line, err := os.ReadFile(p); err == nil && strings.Contains(string(line), dir) {
+			return true
+		}
+	}
+	return false
+}
