@@ -40,6 +40,8 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 		c.AddCommand(m.imageCommands()...)
 	case object.KindBootconfig:
 		c.AddCommand(m.bootconfigCommands()...)
+	case object.KindGitrepo:
+		c.AddCommand(m.gitrepoCommands()...)
 	case object.KindNamingpool:
 		c.AddCommand(m.namingCommands()...)
 	case object.KindRepo:

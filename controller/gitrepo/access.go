@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/controller/api"
 	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/object"
@@ -51,9 +52,19 @@ func (s *Repos) authenticate(w http.ResponseWriter, req *http.Request, want kind
 // Bounds on clients of git that are served at a time: packing costs memory.
 const (
 	maxServing     = 32
-	maxServingEach = 8 // of one address
+	maxServingEach = 16 // of one address
 	gateWait       = 30 * time.Second
 )
+
+// turn runs fn when there is a place for one more client of git.
+func (s *Repos) turn(req *http.Request, fn func() error) error {
+	leave, err := s.gate.enter(req.Context(), api.CallerOf(req.Context()).Addr)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return fn()
+}
 
 // gate lets in a bounded number, in all and from one address.
 type gate struct {

@@ -52,11 +52,11 @@ func (s *Repos) getRepo(w http.ResponseWriter, req *http.Request) error {
 	case path == "":
 		return text(w, req, repoEntry)
 	case path == "info/refs":
-		return r.serveRefs(w, req)
+		return s.turn(req, func() error { return r.serveRefs(w, req) })
 	case path == "objects/info/packs":
 		return r.servePacks(w, req)
 	case strings.HasPrefix(path, localPrefix) || strings.HasPrefix(path, "refs/tags/"):
-		return r.serveRef(w, req, path)
+		return s.turn(req, func() error { return r.serveRef(w, req, path) })
 	case !repoFile.MatchString(path):
 		return missing(o, path)
 	}

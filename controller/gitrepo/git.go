@@ -56,8 +56,8 @@ const settings = `# Written by muster at each start.
 	autogc = false
 	shallowUpdate = true
 [http]
-	lowSpeedLimit = 100
-	lowSpeedTime = 60
+	lowSpeedLimit = 1
+	lowSpeedTime = 120
 	followRedirects = initial
 [pack]
 	threads = 2

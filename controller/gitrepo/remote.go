@@ -62,7 +62,7 @@ func (m remote) env() []string {
 }
 
 // fetchTime bounds one conversation with a remote.
-const fetchTime = 30 * time.Minute
+const fetchTime = time.Hour
 
 // fetch brings what the remote has; branches of the repository stay as they are.
 func (r *repo) fetch(ctx context.Context, m remote) error {

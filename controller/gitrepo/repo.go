@@ -21,7 +21,7 @@ import (
 
 // Bounds on one repository.
 const (
-	maxRepo  = 50 << 30 // bytes on disk, the work tree included
+	maxRepo  = 50 << 30 // bytes on disk, the work trees included
 	keepFree = 1 << 30  // bytes that stay free for the rest of the head
 	lockWait = time.Minute
 )
@@ -39,6 +39,7 @@ type repo struct {
 
 	mu    sync.Mutex
 	state state
+	wrong error              // why the work tree is not that of HEAD
 	stop  context.CancelFunc // ends who holds the lock
 }
 

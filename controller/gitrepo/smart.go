@@ -3,13 +3,13 @@ package gitrepo
 import (
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"time"
 
-	"muster/controller/api"
 	"muster/shared/fault"
 	"muster/shared/object"
 )
@@ -34,28 +34,26 @@ func (s *Repos) advertise(w http.ResponseWriter, req *http.Request, service stri
 	if err != nil {
 		return err
 	}
-	if err := s.ready(req.Context(), o, r); err != nil {
+	// What is to be pushed need not wait for a remote that cannot be reached.
+	if err := s.ready(req.Context(), o, r); err != nil && service == uploadPack {
 		return err
 	}
-	leave, err := s.gate.enter(req.Context(), api.CallerOf(req.Context()).Addr)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	ctx, cancel := context.WithTimeout(req.Context(), serveTime)
-	defer cancel()
-	protocol := protocolOf(req)
-	header(w, service, "advertisement")
-	out := &patientWriter{w, http.NewResponseController(w)}
-	if !strings.Contains(strings.Join(protocol, ""), "version=2") || service == receivePack {
-		line := "# service=" + service + "\n"
-		if _, err := fmt.Fprintf(out, "%04x%s0000", len(line)+4, line); err != nil {
-			return err
+	return s.turn(req, func() error {
+		ctx, cancel := context.WithTimeout(req.Context(), serveTime)
+		defer cancel()
+		protocol := protocolOf(req)
+		header(w, service, "advertisement")
+		out := &patientWriter{w, http.NewResponseController(w)}
+		if service == receivePack || !strings.Contains(strings.Join(protocol, ""), "version=2") {
+			line := "# service=" + service + "\n"
+			if _, err := fmt.Fprintf(out, "%04x%s0000", len(line)+4, line); err != nil {
+				return err
+			}
 		}
-	}
-	_, err = s.git.do(ctx, run{dir: r.dir, stdout: out, env: protocol,
-		args: []string{strings.TrimPrefix(service, "git-"), "--stateless-rpc", "--advertise-refs", r.bare()}})
-	return err
+		_, err := s.git.do(ctx, run{dir: r.dir, stdout: out, env: protocol,
+			args: []string{strings.TrimPrefix(service, "git-"), "--stateless-rpc", "--advertise-refs", r.bare()}})
+		return err
+	})
 }
 
 // client finds the repository that a client of git wants, and who it is.
@@ -109,25 +107,22 @@ func (s *Repos) call(w http.ResponseWriter, req *http.Request) error {
 	if err := s.ready(req.Context(), o, r); err != nil && service == uploadPack {
 		return err
 	}
-	leave, err := s.gate.enter(req.Context(), api.CallerOf(req.Context()).Addr)
-	if err != nil {
+	return s.turn(req, func() error {
+		ctx, cancel := context.WithTimeout(req.Context(), serveTime)
+		defer cancel()
+		body, err := sent(w, req)
+		if err != nil {
+			return err
+		}
+		header(w, service, "result")
+		rn := run{dir: r.dir, stdin: body, stdout: &patientWriter{w, http.NewResponseController(w)}, env: protocolOf(req)}
+		if service == receivePack {
+			return s.receive(ctx, r, admin, rn)
+		}
+		rn.stdin, rn.args = io.LimitReader(body, maxRequest), []string{"upload-pack", "--stateless-rpc", r.bare()}
+		_, err = s.git.do(ctx, rn)
 		return err
-	}
-	defer leave()
-	ctx, cancel := context.WithTimeout(req.Context(), serveTime)
-	defer cancel()
-	body, err := sent(w, req)
-	if err != nil {
-		return err
-	}
-	out := &patientWriter{w, http.NewResponseController(w)}
-	header(w, service, "result")
-	if service == receivePack {
-		return s.receive(ctx, r, admin, run{dir: r.dir, stdin: body, stdout: out, env: protocolOf(req)})
-	}
-	_, err = s.git.do(ctx, run{dir: r.dir, stdin: io.LimitReader(body, maxRequest), stdout: out, env: protocolOf(req),
-		args: []string{"upload-pack", "--stateless-rpc", r.bare()}})
-	return err
+	})
 }
 
 // receive takes a push. The client's answer ends when the work tree is there too.
@@ -155,10 +150,11 @@ func (s *Repos) receive(ctx context.Context, r *repo, admin string, rn run) erro
 			return err
 		}
 		s.nudge()
-		if err := r.settleHead(ctx, ""); err != nil {
-			return err
+		// The push has been answered: what goes wrong now is said by content.
+		if err := errors.Join(r.settleHead(ctx, ""), r.checkout(ctx, false)); err != nil {
+			s.opt.Log.Warn("work tree of a git repository", "repository", r.uid, "error", err)
 		}
-		return r.checkout(ctx, false)
+		return nil
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"muster/shared/fault"
 	"muster/shared/object"
@@ -23,6 +24,9 @@ const (
 )
 
 var actions = []string{actStatus, actCheckout, actReset, actPull, actRebase}
+
+// mergeTime bounds what follows a fetch.
+const mergeTime = time.Hour
 
 // job is one synchronization that is to be done.
 type job struct {
@@ -51,6 +55,8 @@ func (r *repo) sync(ctx context.Context, j job) (*result, error) {
 			return nil, err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, mergeTime)
+	defer cancel()
 	updates, err := r.plan(ctx, j)
 	if err != nil {
 		return nil, err
@@ -102,6 +108,9 @@ func (r *repo) plan(ctx context.Context, j job) ([]update, error) {
 	theirs, err := r.branches(ctx, remotePrefix)
 	if err != nil {
 		return nil, err
+	}
+	if len(theirs) == 0 && j.remote.url != "" && j.action != actCheckout { // rather a mistake than to be followed
+		return nil, fault.New(fault.Conflict, "%s has no branches.", j.remote.shown())
 	}
 	mapping, err := j.pairs(theirs, local)
 	if err != nil {

@@ -26,6 +26,17 @@ const (
 // Files are always read through os.Root, which follows no link out of the
 // tree, and git refuses to check out a path with .git in it.
 func (r *repo) checkout(ctx context.Context, force bool) error {
+	err := r.replaceTree(ctx, force)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wrong = nil
+	if fault.Is(err, fault.Conflict) { // that of the tree itself, which stays
+		r.wrong = err
+	}
+	return err
+}
+
+func (r *repo) replaceTree(ctx context.Context, force bool) error {
 	commit, err := r.head(ctx)
 	if err != nil {
 		return err
@@ -147,6 +158,12 @@ func (r *repo) dropTrees(keep ...string) error {
 
 // openTree gives the work tree, and a name for what is in it.
 func (s *Repos) openTree(ctx context.Context, r *repo) (*os.Root, string, error) {
+	r.mu.Lock()
+	err := r.wrong
+	r.mu.Unlock()
+	if err != nil { // trying again without a change would only cost
+		return nil, "", err
+	}
 	for range 3 { // while it is looked up it may be replaced, and more than once
 		name, err := os.Readlink(r.treeLink())
 		if err != nil || !r.fresh.Load() {

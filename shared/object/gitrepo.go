@@ -211,7 +211,7 @@ var gitURL = kind.Parsed("git-url", func(s string) (string, error) {
 		return s, localPath(s)
 	}
 	u, err := url.Parse(s)
-	if err != nil || !slices.Contains([]string{"https", "http", "ssh", "git"}, u.Scheme) {
+	if err != nil || !slices.Contains([]string{"https", "http", "ssh", "git"}, u.Scheme) || !strings.HasPrefix(s, u.Scheme+"://") {
 		return "", fmt.Errorf("%.80q is not a URL that git can fetch from; %s", s, forms)
 	}
 	password, secret := u.User.Password()
