@@ -22,12 +22,21 @@ type listed struct {
 	Of     string `json:"of"`               // "local", or "remote" for one of the remote's
 }
 
+// branchesBody says which branches to list: all of the repository's when empty.
+type branchesBody struct {
+	branchList
+	All    bool   `json:"all"`
+	Filter string `json:"filter"`
+}
+
+// deleteBody says which branches to delete.
+type deleteBody struct {
+	Branches []string `json:"branches"`
+	All      bool     `json:"all"`
+}
+
 func (s *Repos) getBranches(w http.ResponseWriter, req *http.Request) error {
-	var in struct {
-		branchList
-		All    bool   `json:"all"`
-		Filter string `json:"filter"`
-	}
+	var in branchesBody
 	raw, err := api.Body(w, req)
 	if err == nil && raw != nil {
 		err = api.Strict(raw, &in)
@@ -116,10 +125,7 @@ func glob(filter string) (*regexp.Regexp, error) {
 }
 
 func (s *Repos) deleteBranches(w http.ResponseWriter, req *http.Request) error {
-	var in struct {
-		Branches []string `json:"branches"`
-		All      bool     `json:"all"`
-	}
+	var in deleteBody
 	if err := api.Decode(w, req, &in); err != nil {
 		return err
 	}

@@ -32,7 +32,6 @@ type Objects interface {
 	Find(kindName, id string) (kind.Object, error)
 	All(kindName string) []kind.Object
 	Look() kind.Look
-	Modify(ctx context.Context, by kind.Author, kindName, id string, fn func(kind.Tx, kind.Object) error) error
 	Changes(ctx context.Context, after uint64) iter.Seq2[registry.Change, error]
 	Revision() uint64
 }

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -21,20 +19,22 @@ import (
 // the repository is.
 func (s *Repos) Routes() []api.Route {
 	one := api.Root + "/gitrepo/{id}"
+	const plainText, anyBytes = "text/plain", "application/octet-stream"
 	const private = " Where the repository is not public, a token with the permission GitreposRead is needed."
 	return []api.Route{
-		{Method: "GET", Path: one + "/url", Permission: kind.Public, Doc: "The URL to clone, as text." + private, Handler: s.getURL},
-		{Method: "GET", Path: one + "/repo", Permission: kind.Public, Doc: "What there is below the repository, as text." + private, Handler: s.getRepo},
-		{Method: "GET", Path: one + "/repo/{path...}", Permission: kind.Public, Doc: "A file of the bare repository, for clients of git, smart ones and others." + private, Handler: s.getRepo},
-		{Method: "POST", Path: one + "/repo/{path...}", Permission: kind.Public, Upload: true, Handler: s.call,
+		{Method: "GET", Path: one + "/url", Permission: kind.Public, Doc: "The URL to clone, as text." + private, Raw: plainText, Handler: s.getURL},
+		{Method: "GET", Path: one + "/repo", Permission: kind.Public, Doc: "What there is below the repository, as text." + private, Raw: plainText, Handler: s.getRepo},
+		{Method: "GET", Path: one + "/repo/{path...}", Permission: kind.Public, Doc: "A file of the bare repository, for clients of git, smart ones and others." + private, Raw: anyBytes, Handler: s.getRepo},
+		{Method: "POST", Path: one + "/repo/{path...}", Permission: kind.Public, Upload: true, Raw: anyBytes, Handler: s.call,
 			Doc: "What clients of git post to fetch, and to push, which needs a token with the permission GitreposWrite." + private},
-		{Method: "GET", Path: one + "/content", Permission: kind.Public, Doc: "The files at the top of the work tree, one a line." + private, Handler: s.getContent},
-		{Method: "GET", Path: one + "/content/{path...}", Permission: kind.Public, Doc: "A file of the work tree, or what is in a directory, one a line." + private, Handler: s.getContent},
-		{Method: "GET", Path: one + "/sync", Permission: mayRead, Doc: "As POST, which is preferred.", Handler: s.postSync},
-		{Method: "POST", Path: one + "/sync", Permission: mayRead, Doc: "Synchronize with the remote by an action: status (which only compares), checkout, reset, pull or rebase; all but status need GitreposWrite.", Handler: s.postSync},
-		{Method: "GET", Path: one + "/branches", Permission: mayRead, Doc: "The branches, or some of them, with their newest commits.", Handler: s.getBranches},
-		{Method: "DELETE", Path: one + "/branches", Permission: mayWrite, Doc: "Delete some branches, or all of them.", Handler: s.deleteBranches},
-		{Method: "GET", Path: one + "/log", Permission: mayRead, Doc: "The newest commits of a branch; ?branch= and ?limit=.", Handler: s.getLog},
+		{Method: "GET", Path: one + "/content", Permission: kind.Public, Doc: "The files at the top of the work tree, one a line." + private, Raw: plainText, Handler: s.getContent},
+		{Method: "GET", Path: one + "/content/{path...}", Permission: kind.Public, Doc: "A file of the work tree, or what is in a directory, one a line." + private, Raw: anyBytes, Handler: s.getContent},
+		{Method: "GET", Path: one + "/sync", Permission: mayRead, Doc: "As POST, which is preferred.", Body: syncBody{}, Handler: s.postSync},
+		{Method: "POST", Path: one + "/sync", Permission: mayRead, Doc: "Synchronize with the remote by an action: status (which only compares), checkout, reset, pull or rebase; all but status need GitreposWrite.", Body: syncBody{}, Handler: s.postSync},
+		{Method: "GET", Path: one + "/branches", Permission: mayRead, Doc: "The branches, or some of them, with their newest commits.", Body: branchesBody{}, Answer: []listed{}, Handler: s.getBranches},
+		{Method: "DELETE", Path: one + "/branches", Permission: mayWrite, Doc: "Delete some branches, or all of them.", Body: deleteBody{}, Answer: api.Nothing{}, Handler: s.deleteBranches},
+		{Method: "GET", Path: one + "/log", Permission: mayRead, Doc: "The newest commits of a branch.", Answer: []commit{}, Handler: s.getLog,
+			Query: []api.Param{{Name: "branch", Doc: "the one that is checked out when not given"}, {Name: "limit", Doc: "how many, 20 when not given", Type: "integer"}}},
 	}
 }
 
@@ -45,27 +45,15 @@ func (s *Repos) getURL(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
+	name, port, err := api.Host(req)
+	if err != nil {
+		return err
+	}
 	scheme := "http"
 	if req.TLS != nil {
 		scheme = "https"
 	}
-	return text(w, req, fmt.Sprintf("%s://%s%s/gitrepo/%s/repo/%s.git", scheme, host(req), api.Root, o.UID, url.PathEscape(strings.TrimSuffix(o.Name, ".git"))))
-}
-
-var hostPattern = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
-
-// host is the host that the client named, if it can be one, or else the address
-// on which it reached us.
-func host(req *http.Request) string {
-	if hostPattern.MatchString(req.Host) {
-		return req.Host
-	}
-	if a, ok := req.Context().Value(http.LocalAddrContextKey).(interface{ String() string }); ok {
-		if ap, err := netip.ParseAddrPort(a.String()); err == nil {
-			return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port()).String()
-		}
-	}
-	return "localhost"
+	return text(w, req, fmt.Sprintf("%s://%s%s/gitrepo/%s/repo/%s.git", scheme, api.HostPort(name, port), api.Root, o.UID, url.PathEscape(strings.TrimSuffix(o.Name, ".git"))))
 }
 
 // branchList is a list of branches as bodies give it. Both spellings are taken.
@@ -92,11 +80,14 @@ func (b branchList) mapping() ([]object.Mapping, error) {
 	return m, nil
 }
 
+// syncBody says how to synchronize.
+type syncBody struct {
+	Action string `json:"action"`
+	branchList
+}
+
 func (s *Repos) postSync(w http.ResponseWriter, req *http.Request) error {
-	var in struct {
-		Action string `json:"action"`
-		branchList
-	}
+	var in syncBody
 	if err := api.Decode(w, req, &in); err != nil {
 		return err
 	}
@@ -128,7 +119,7 @@ func (s *Repos) postSync(w http.ResponseWriter, req *http.Request) error {
 		if res, err = r.sync(ctx, j); err != nil || j.remote.url == "" {
 			return plain(err)
 		}
-		return s.ended(ctx, o, r, j, begun, nil)
+		return s.ended(o, r, j, begun, nil)
 	})
 	if err != nil {
 		return err

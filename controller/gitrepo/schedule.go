@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"muster/shared/fault"
-	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -29,16 +28,18 @@ func (s *Repos) attempt(ctx context.Context, o *object.Gitrepo, r *repo) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // says nothing about the remote
 	}
-	return errors.Join(plain(err), s.ended(ctx, o, r, j, begun, plain(err)))
+	return errors.Join(plain(err), s.ended(o, r, j, begun, plain(err)))
 }
 
-// ended remembers how a synchronization went.
-func (s *Repos) ended(ctx context.Context, o *object.Gitrepo, r *repo, j job, begun time.Time, err error) error {
+// ended remembers how a synchronization went. That is no part of the object: what
+// users wrote there changes only by them.
+func (s *Repos) ended(o *object.Gitrepo, r *repo, j job, begun time.Time, err error) error {
 	now := s.opt.Now()
 	last := &Last{Time: seconds(now), Action: j.action, Seconds: math.Round(now.Sub(begun).Seconds()*1000) / 1000}
 	if err != nil {
 		last.Error = fault.Of(err).Reason
 	}
+	before := r.known()
 	stored := r.remember(func(st *state) {
 		if st.Remote != j.remote.print() {
 			st.Failures = 0
@@ -50,7 +51,9 @@ func (s *Repos) ended(ctx context.Context, o *object.Gitrepo, r *repo, j job, be
 		}
 		st.Synced, st.Failures = last.Time, 0
 	})
-	s.tell(ctx, o, last.Error)
+	if was := before.Last; last.Error != "" && (was == nil || was.Error != last.Error) { // once, not at each attempt
+		s.opt.Log.Warn("git repository cannot be synchronized", "name", o.Name, "error", last.Error)
+	}
 	s.nudge()
 	return stored
 }
@@ -63,25 +66,6 @@ func plain(err error) error {
 		return &fault.Error{Code: fault.Conflict, Reason: f.Error(), Err: err}
 	}
 	return err
-}
-
-// tell shows in the object why synchronization fails. The object changes when
-// that does, not at each attempt.
-func (s *Repos) tell(ctx context.Context, o *object.Gitrepo, why string) {
-	now, ok := s.opt.Objects.Look().Get(object.KindGitrepo, o.UID)
-	if !ok || now.(*object.Gitrepo).SyncError == why {
-		return
-	}
-	err := s.opt.Objects.Modify(ctx, kind.Author{Name: "muster"}, object.KindGitrepo, o.UID, func(_ kind.Tx, obj kind.Object) error {
-		obj.(*object.Gitrepo).SyncError = why
-		return nil
-	})
-	if err != nil && ctx.Err() == nil && !fault.Is(err, fault.NotFound) {
-		s.opt.Log.Warn("the state of a git repository cannot be stored", "name", o.Name, "error", err)
-	}
-	if why != "" {
-		s.opt.Log.Warn("git repository cannot be synchronized", "name", o.Name, "error", why)
-	}
 }
 
 // settled waits until a repository that has a remote holds what that had at

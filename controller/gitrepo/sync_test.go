@@ -253,9 +253,15 @@ func TestPeriodic(t *testing.T) {
 	commit(t, src, "README", "second\n")
 	git(t, src, "push", "-q", "head", "main")
 	eventually(t, "the second state", content("second\n"))
-	var read object
+	before := string(h.OK("GET", path, nil))
 	h.OK("DELETE", "/gitrepo/from", nil)
-	eventually(t, "why it fails", func() bool { h.Into(&read, "GET", path, nil); return read["sync_error"] != nil })
+	eventually(t, "why it fails", func() bool {
+		st := synced(h, path, object{"action": "status"})
+		return st.Last != nil && st.Last.Error != ""
+	})
+	if after := string(h.OK("GET", path, nil)); after != before {
+		t.Errorf("synchronizing changed the object: %s %s", before, after)
+	}
 	if st := synced(h, path, object{"action": "status"}); st.Last == nil || st.Last.Error == "" || st.Error == "" || st.Next == 0 {
 		t.Errorf("status: %+v", st)
 	}
@@ -266,10 +272,8 @@ func TestPeriodic(t *testing.T) {
 	again, _ := upstream(t, h, "again")
 	h.OK("PATCH", path, object{"url": again})
 	eventually(t, "the new remote", content("first\n"))
-	read = nil
-	h.Into(&read, "GET", path, nil)
-	if read["sync_error"] != nil {
-		t.Errorf("it still says %v", read["sync_error"])
+	if st := synced(h, path, object{"action": "status"}); st.Last == nil || st.Last.Error != "" || st.Error != "" {
+		t.Errorf("with another remote: %+v", st)
 	}
 	// All of it goes on after a restart, and leftovers are collected.
 	h.Stop()

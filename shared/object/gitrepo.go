@@ -25,7 +25,6 @@ type Gitrepo struct {
 	Upstream    string   `json:"upstream,omitempty"`
 	BranchMap   []string `json:"branch_map,omitempty"` // "LOCAL:REMOTE", or "NAME" for the same on both sides
 	SyncPeriod  Period   `json:"sync_period,omitempty"`
-	SyncError   string   `json:"sync_error,omitempty"`
 }
 
 // Remote gives what the repository is synchronized with; mirror says that it is
@@ -266,7 +265,7 @@ func gitrepo() *kind.Spec {
 		Names:   []string{"name"},
 		Read:    "GitreposRead",
 		Write:   "GitreposWrite",
-		Columns: []string{"name", "public", "url", "upstream", "sync_period", "sync_error", "description"},
+		Columns: []string{"name", "public", "url", "upstream", "sync_period", "description"},
 		Check:   checkGitrepo,
 		Prepare: prepareGitrepo,
 		Show: func(_ kind.Look, obj kind.Object) kind.Object {
@@ -282,7 +281,6 @@ func gitrepo() *kind.Spec {
 			kind.Field{Path: "upstream", Summary: "the repository whose changes are taken into this one; excludes url", Source: kind.User, Format: gitURL},
 			kind.Field{Path: "branch_map", Summary: "LOCAL:REMOTE, or NAME for both, of the branches to synchronize; all when unset", Source: kind.User, Format: branchMapFormat},
 			kind.Field{Path: "sync_period", Summary: `time between synchronizations: seconds, or such as "10m", "2h", "1d"`, Source: kind.User, Format: periodFormat},
-			kind.Field{Path: "sync_error", Summary: "why the last synchronization failed", Source: kind.Head, Format: kind.Shown("text")},
 		),
 	}
 }
@@ -318,9 +316,6 @@ func prepareGitrepo(tx kind.Tx, obj, old kind.Object) error {
 		if *f.now != f.previous && LocalURL(*f.now) && !slices.Contains(tx.By().Roles, RoleFullAdmin) {
 			return fault.New(fault.Forbidden, "%s: only an admin with %s may name a path on the head; use a URL.", f.name, RoleFullAdmin)
 		}
-	}
-	if g.URL != was.URL || g.Upstream != was.Upstream {
-		g.SyncError = "" // it was about the other one
 	}
 	return nil
 }
