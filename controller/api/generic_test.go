@@ -109,6 +109,8 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 		return sample{[2]any{[]string{"main:master", "feature/x"}, []string{"release-1.0"}}, []any{5, []any{5}, "a:b:c", "-x", "a..b", []string{"a:b", "a:c"}, "refs/../x", ".git", "x.lock", "a b", "@{u}"}}
 	case "period":
 		return sample{[2]any{600, "10m"}, []any{"10x", "1h30m", "-5m", -5, 1.5, "m", true, []int{5}, "99999999d"}}
+	case "identifier":
+		return sample{[2]any{"one", "4711"}, []any{-5, 1.5, "a\nb", apitest.Map{}, true}}
 	case "uid":
 		return sample{[2]any{fmt.Sprintf("%032d", n), fmt.Sprintf("a%031d", n)}, []any{"x", 5, nil, strings.ToUpper(someUID), someUID + "0"}}
 	case "ssh-key":

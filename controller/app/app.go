@@ -8,12 +8,9 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -24,10 +21,11 @@ import (
 	"muster/controller/api"
 	"muster/controller/auth"
 	"muster/controller/auth/authority"
-	"muster/controller/cluster"
 	"muster/controller/exec"
 	"muster/controller/fleet"
 	"muster/controller/gitrepo"
+	"muster/controller/heads"
+	"muster/controller/heads/headlog"
 	"muster/controller/library"
 	"muster/controller/naming"
 	"muster/controller/registry"
@@ -57,13 +55,22 @@ type Head struct {
 	blobs   *library.Blobs
 	routes  []api.Route
 	handler http.Handler
-	http    net.Listener
-	https   net.Listener
+	self    identity
+	book    *headlog.Book
+	heads   *heads.Heads
+	group   *service.Group
+	end     context.CancelFunc
+	reread  func() error // reads the configuration again
+	doors   doors
 }
+
+// databaseFile is its name below the data directory.
+const databaseFile = "muster.db"
 
 // New opens everything under cfg.Data. Nothing is served yet.
 func New(ctx context.Context, cfg Config, log *slog.Logger, level *slog.LevelVar, version string) (*Head, error) {
-	h := &Head{cfg: cfg, log: log, level: level, version: version, name: cfg.Name}
+	h := &Head{cfg: cfg, level: level, version: version, name: cfg.Name, book: headlog.New(), reread: func() error { return nil }}
+	h.log = slog.New(h.book.Handler(log.Handler()))
 	if h.name == "" {
 		var err error
 		if h.name, err = os.Hostname(); err != nil {
@@ -75,7 +82,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger, level *slog.LevelVar
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	var err error
-	if h.store, err = boltstore.Open(filepath.Join(cfg.Data, "muster.db"), boltstore.Options{}); err != nil {
+	if h.store, err = boltstore.Open(filepath.Join(cfg.Data, databaseFile), boltstore.Options{}); err != nil {
 		return nil, err
 	}
 	if err := h.open(ctx); err != nil {
@@ -86,9 +93,12 @@ func New(ctx context.Context, cfg Config, log *slog.Logger, level *slog.LevelVar
 
 func (h *Head) open(ctx context.Context) error {
 	var err error
+	if h.self, err = loadIdentity(h.cfg.Data); err != nil {
+		return err
+	}
 	h.dir = &directory{now: time.Now, head: h.name, dns: h.cfg.DNS}
 	h.reg, err = registry.Open(ctx, h.store, object.All(), registry.Options{
-		Head: h.name, Now: time.Now, Log: h.log, Taken: taken,
+		Head: h.name, UID: h.self.UID, Now: time.Now, Log: h.log, Taken: h.dir.taken,
 		Live: func(uid string) ([]byte, []byte) { return h.fleet.Live(uid) },
 	})
 	if err != nil {
@@ -158,9 +168,10 @@ func (h *Head) serve(bh bootHead) error {
 	if h.git, err = h.openGitrepos(); err != nil {
 		return err
 	}
-	info := &cluster.Info{Objects: h.reg, Head: h.name, Version: h.version, Bundle: h.ca.Bundle, Now: time.Now}
+	h.heads = h.newHeads()
+	info := h.clusterInfo()
 	h.routes = slices.Concat(
-		api.Generic(h.reg),
+		without(api.Generic(h.reg), info.Routes()),
 		h.auth.Routes(),
 		h.fleet.Routes(),
 		h.library.Routes(),
@@ -168,6 +179,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.git.Routes(),
 		h.repos().Routes(),
 		info.Routes(),
+		h.heads.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		(&selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}).Routes(),
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log}).Routes(),
@@ -192,8 +204,21 @@ func (h *Head) Run(ctx context.Context, ready func()) (err error) {
 	if err := seed(ctx, h.reg); err != nil {
 		return err
 	}
+	ctx, h.end = context.WithCancel(ctx)
+	defer h.end()
+	disabled, err := h.disabled()
+	if err != nil {
+		return err
+	}
+	h.group = service.New(h.log, h.parts(done), disabled)
+	return h.group.Run(ctx, ready)
+}
+
+// parts is everything that runs, in the order in which it starts to listen.
+// done gets how the registry ended.
+func (h *Head) parts(done chan error) []service.Part {
 	parts := []service.Part{
-		{Name: "objects", Run: func(ctx context.Context) error {
+		{Name: "objects", Stage: service.Base, Hidden: true, Run: func(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
@@ -202,20 +227,22 @@ func (h *Head) Run(ctx context.Context, ready func()) (err error) {
 				return err
 			}
 		}},
-		{Name: "agent archive", Run: h.agent.run},
-		{Name: "fleet", Run: h.fleet.Run},
-		{Name: "changes", Run: h.follow},
-		{Name: "selections", Run: func(ctx context.Context) error { return h.index.Run(ctx, h.reg, h.fleet) }},
-		{Name: "library", Run: h.library.Run},
-		{Name: "git repositories", Run: h.git.Run},
+		{Name: "changes", Stage: service.Base, Hidden: true, Run: h.follow},
+		{Name: "fleet", Doc: "Keeps the links of nodes' agents, and what they report.", Kept: "what nodes report would be lost, restart it instead", Run: h.fleet.Run},
+		{Name: "agent-archive", Doc: "Packs the agent for nodes that boot, when it is another one than before.", Run: h.agent.run},
+		{Name: "selections", Stage: service.Base, Hidden: true, Run: func(ctx context.Context) error { return h.index.Run(ctx, h.reg, h.fleet) }},
+		{Name: "library", Doc: "Removes files that nothing uses any more, every hour.", Run: h.library.Run},
+		{Name: "gitrepos", Doc: "Brings git repositories up to date with where they come from.", Run: h.git.Run},
 		h.auth.Socket(),
-		h.web("http", h.cfg.HTTP, &h.http, nil),
-		h.web("https", h.cfg.HTTPS, &h.https, h.ca.TLSConfig()),
+		h.web("http", h.cfg.HTTP, nil),
+		h.web("https", h.cfg.HTTPS, h.ca.TLSConfig()),
 	}
 	parts = append(parts, h.bootParts()...)
 	parts = append(parts, h.dnsParts()...)
-	parts = append(parts, service.Part{Name: "head.json", Listen: func(context.Context) error { return h.announce() }, Run: wait})
-	return service.Run(ctx, h.log, parts, ready)
+	return append(parts,
+		service.Part{Name: "head.json", Stage: service.Base, Hidden: true, Listen: func(context.Context) error { return h.announce() }, Run: wait},
+		service.Part{Name: "registration", Stage: service.Base, Hidden: true, Listen: h.heads.Register, Run: wait},
+	)
 }
 
 func wait(ctx context.Context) error {
@@ -240,92 +267,8 @@ func (h *Head) follow(ctx context.Context) error {
 	return nil
 }
 
-// Bounds on HTTP that hold for every route. Bodies have their own.
-const (
-	headerTime = 10 * time.Second
-	idleTime   = 2 * time.Minute
-	maxHeader  = 64 << 10 // bytes
-	drainTime  = 5 * time.Second
-)
-
-// web is one listener of the API.
-func (h *Head) web(name, addr string, l *net.Listener, conf *tls.Config) service.Part {
-	srv := &http.Server{
-		Handler: h.handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-		TLSConfig: conf, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
-	}
-	return service.Part{
-		Name: name,
-		Listen: func(ctx context.Context) (err error) {
-			*l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-			return err
-		},
-		Run: func(ctx context.Context) error {
-			stopped := make(chan struct{})
-			stop := context.AfterFunc(ctx, func() {
-				defer close(stopped)
-				drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-				defer cancel()
-				if srv.Shutdown(drain) != nil {
-					srv.Close() // what did not finish by now is cut off
-				}
-			})
-			var err error
-			if conf == nil {
-				err = srv.Serve(*l)
-			} else {
-				err = srv.ServeTLS(*l, "", "")
-			}
-			if stop() { // not told to stop: the listener failed
-				return err
-			}
-			<-stopped
-			return nil
-		},
-	}
-}
-
-// announce writes where this head listens, for the command line on this host.
-func (h *Head) announce() error {
-	where := map[string]string{
-		"http":  "http://" + reachable(h.http.Addr()),
-		"https": "https://" + reachable(h.https.Addr()),
-	}
-	raw, err := json.Marshal(where)
-	if err != nil {
-		return err
-	}
-	h.log.Info("serving", "http", where["http"], "https", where["https"], "data", h.cfg.Data, "version", h.version)
-	path := filepath.Join(h.cfg.Data, "head.json")
-	if err := os.WriteFile(path+".new", append(raw, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
-}
-
-// reachable turns "any address" into one that a local client can dial.
-func reachable(a net.Addr) string {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil || !ap.Addr().IsUnspecified() {
-		return a.String()
-	}
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ap.Port()).String()
-}
-
-// addresses are those that clients may dial: the certificate names them.
-func (h *Head) addresses() []netip.Addr {
-	out := slices.Clone(h.dir.heads)
-	own, err := net.InterfaceAddrs()
-	if err != nil {
-		return out
-	}
-	for _, a := range own {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() && !slices.Contains(out, p.Addr()) {
-			out = append(out, p.Addr())
-		}
-	}
-	return out
-}
+// RereadBy says how the configuration is read again when an admin asks for it.
+func (h *Head) RereadBy(read func() error) { h.reread = read }
 
 // Reload takes over what may change while the head runs: the log level.
 func (h *Head) Reload(cfg Config) error {

@@ -42,7 +42,7 @@ func Serve(version string, getenv func(string) string, stderr io.Writer) *cobra.
 		if err != nil {
 			return err
 		}
-		stop := onHangup(func() error {
+		reread := func() error {
 			again := Defaults()
 			if err := again.Fill(cmd.Flags(), getenv, file); err != nil {
 				return err
@@ -51,7 +51,9 @@ func Serve(version string, getenv func(string) string, stderr io.Writer) *cobra.
 				again.LogLevel = cfg.LogLevel // a flag wins, also later
 			}
 			return head.Reload(again)
-		}, log)
+		}
+		head.RereadBy(reread)
+		stop := onHangup(reread, log)
 		defer stop()
 		return head.Run(cmd.Context(), nil)
 	}

@@ -12,6 +12,7 @@ import (
 	"muster/controller/auth"
 	"muster/controller/boot"
 	"muster/controller/fleet"
+	"muster/controller/heads"
 	"muster/controller/library"
 	"muster/controller/provision"
 	"muster/controller/registry"
@@ -237,12 +238,12 @@ func (d *directory) CertValid(uid, serial string) bool {
 
 // IsHead implements auth.Heads.
 func (d *directory) IsHead(addr netip.Addr) bool {
-	return auth.OwnAddress(addr) || slices.Contains(d.heads, addr)
+	return auth.OwnAddress(addr) || slices.Contains(d.heads, addr) || heads.IsHead(d.reg, addr)
 }
 
-// taken says whether no node may get an address. Loopback addresses may be
-// given: simulated nodes live there.
-func taken(addr string) bool {
+// taken says whether no node may get an address: one of a head, which may do
+// what nodes may not. Loopback addresses may be given: simulated nodes live there.
+func (d *directory) taken(addr string) bool {
 	a, err := netip.ParseAddr(addr)
-	return err == nil && !a.IsLoopback() && auth.OwnAddress(a)
+	return err == nil && !a.IsLoopback() && d.IsHead(a)
 }

@@ -8,12 +8,17 @@ import (
 
 // repos serves package repositories out of the library's files.
 func (h *Head) repos() *repo.Repos {
-	return &repo.Repos{Objects: h.reg, Files: h.blobs, HTTPPort: func() string { return listenPort(h.http) }}
+	return &repo.Repos{Objects: h.reg, Files: h.blobs, HTTPPort: h.httpPort}
 }
 
-// listenPort is the port that a listener has got, which its flag need not say.
-func listenPort(l net.Listener) string {
-	_, port, err := net.SplitHostPort(l.Addr().String())
+// httpPort is the port of plain HTTP, "" while it is down. The flag need not
+// say it.
+func (h *Head) httpPort() string {
+	a := h.doors.get("http")
+	if a == nil {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(a.String())
 	if err != nil {
 		return ""
 	}

@@ -50,7 +50,7 @@ func newSocket(path string, secrets *secrets, log *slog.Logger) *socket {
 
 // Socket is the part that serves login.sock.
 func (s *Service) Socket() service.Part {
-	return service.Part{Name: "login socket", Listen: s.socket.listen, Run: s.socket.run}
+	return service.Part{Name: "login-socket", Doc: "Lets users of the head log in without a password.", Stage: service.Front, Listen: s.socket.listen, Run: s.socket.run}
 }
 
 // listen makes the socket. What a killed head left behind is replaced; the

@@ -1,12 +1,17 @@
 // Package cluster answers questions about the cluster and the head as a whole:
-// the time, the names and addresses of nodes, the CA, what there is.
+// the time, the names and addresses of nodes, the keys and certificates to
+// trust, what there is.
 //
 // The cluster's settings themselves are an object like others and come from
 // its declaration; nothing here changes anything.
 package cluster
 
 import (
+	"bytes"
+	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"muster/controller/api"
@@ -18,6 +23,8 @@ import (
 type Objects interface {
 	Specs() []*kind.Spec
 	All(kindName string) []kind.Object
+	Show(kindName string, obj kind.Object) kind.Object
+	Look() kind.Look
 	Revision() uint64
 }
 
@@ -25,9 +32,14 @@ type Objects interface {
 type Info struct {
 	Objects Objects
 	Head    string // host name
+	UID     string // of the head
 	Version string
 	Bundle  func() []byte // the CA's certificates, PEM
 	Now     func() time.Time
+	// Auth and Monitoring say how logins and nodes' reports are set up here.
+	Auth, Monitoring map[string]any
+	// DatabaseSize gives the bytes that the database takes on disk.
+	DatabaseSize func() int64
 }
 
 // Routes are the endpoints.
@@ -36,11 +48,16 @@ func (i *Info) Routes() []api.Route {
 		return api.Route{Method: "GET", Path: api.Root + "/cluster/" + path, Permission: p, Doc: doc,
 			Handler: func(w http.ResponseWriter, _ *http.Request) error { return api.Data(w, answer()) }}
 	}
+	whole := get("", "ClusterRead", "The settings of the cluster, and what its head is and can do.", i.whole)
+	whole.Path = api.Root + "/cluster"
 	return []api.Route{
+		whole,
 		get("time", kind.Public, "The head's clock; answers as soon as the head serves.", i.time),
 		get("database", kind.Public, "The kind of database and its revision.", i.database),
-		get("hosts", kind.Public, "Names and addresses of all nodes.", i.hosts),
+		get("hosts", kind.Public, "Names and addresses of all nodes and heads.", i.hosts),
 		get("cabundle", kind.Public, "The CA certificates that this head's certificate can be checked with, PEM.", func() any { return string(i.Bundle()) }),
+		get("sshkeys", kind.Public, "The public SSH keys of the admins and of the heads.", i.sshKeys),
+		get("license", "ClusterRead", "What muster may be used for.", i.license),
 		get("summary", "ClusterRead", "The UIDs of all objects, by kind.", i.summary),
 	}
 }
@@ -51,17 +68,72 @@ func (i *Info) time() any {
 }
 
 func (i *Info) database() any {
-	return map[string]any{"type": "bbolt", "revision": i.Objects.Revision(), "head": i.Head, "version": i.Version}
+	heads := len(i.Objects.All(object.KindHead))
+	return map[string]any{
+		"type": "bbolt", "status": "up", "revision": i.Objects.Revision(), "size": i.DatabaseSize(),
+		"head": i.Head, "uid": i.UID, "heads": heads, "version": i.Version,
+	}
 }
 
+// whole is the cluster's own record and everything about the head beside it.
+func (i *Info) whole() any {
+	out := map[string]any{}
+	if c, ok := i.Objects.Look().Oldest(object.KindCluster); ok {
+		// A round trip through JSON cannot fail: what is stored came that way.
+		raw, _ := json.Marshal(i.Objects.Show(object.KindCluster, c))
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.UseNumber()
+		d.Decode(&out)
+	}
+	auth := maps.Clone(i.Auth)
+	auth["settings"] = out["auth_config"]
+	monitoring := maps.Clone(i.Monitoring)
+	_, monitoring["influx_token_set"] = out["influx_token"]
+	maps.Copy(out, i.time().(map[string]any))
+	maps.Copy(out, map[string]any{
+		"version": i.Version, "head": i.Head, "head_uid": i.UID, "auth": auth, "monitoring": monitoring,
+		"image_formats": []string{object.ContentFormat},
+		"plugins":       map[string]any{"image_format": []string{object.ContentFormat}, "boot_style": object.Styles(), "accountant": object.Accountants()},
+	})
+	return out
+}
+
+// hosts gives nodes, and heads where their address is known. A node keeps its
+// name where a head has the same.
 func (i *Info) hosts() any {
 	out := map[string]string{}
+	for _, o := range i.Objects.All(object.KindHead) {
+		if h := o.(*object.Head); h.Name != "" && len(h.Addresses) > 0 {
+			out[h.Name] = h.Addresses[0]
+		}
+	}
 	for _, o := range i.Objects.All(object.KindNode) {
 		if n := o.(*object.Node); n.IP != nil {
 			out[n.Name] = *n.IP
 		}
 	}
 	return out
+}
+
+// sshKeys gives the admins' keys without saying whose they are: anybody may ask.
+func (i *Info) sshKeys() any {
+	keys, heads := []string{}, map[string]string{}
+	for _, o := range i.Objects.All(object.KindAdmin) {
+		keys = append(keys, o.(*object.Admin).Keys...)
+	}
+	for _, o := range i.Objects.All(object.KindHead) {
+		heads[o.Base().UID] = o.(*object.Head).SSHPublic
+	}
+	slices.Sort(keys)
+	return map[string]any{"authorized_keys": slices.Compact(keys), "heads": heads}
+}
+
+// license is the same for everybody: there are none to buy.
+func (i *Info) license() any {
+	return map[string]any{
+		"license": "Apache-2.0", "name": "Apache License, Version 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0",
+		"valid": true, "expires": nil, "nodes_allowed": "unlimited", "nodes": len(i.Objects.All(object.KindNode)),
+	}
 }
 
 func (i *Info) summary() any {

@@ -16,6 +16,11 @@ const (
 	StyleLive    = "live"    // an ISO file
 )
 
+// Styles names the boot styles, the default first.
+func Styles() []string {
+	return []string{StyleRWRAM, StyleRORAM, StyleISCSI, StyleNext, StyleDisked, StyleSanboot, StyleLive}
+}
+
 // Bootconfig says how a node gets from power-on to a running system.
 type Bootconfig struct {
 	kind.Meta
@@ -53,7 +58,7 @@ func bootconfig() *kind.Spec {
 		{Path: "cmdline", Summary: "added to the kernel's command line; <x> stands for a value of the node", Source: kind.User, Format: kind.Line},
 		{Path: "image", Summary: "the image to boot into", Source: kind.User, Format: kind.Reference, Ref: KindImage},
 		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset", Source: kind.User,
-			Format: kind.OneOf(StyleRWRAM, StyleRORAM, StyleISCSI, StyleNext, StyleDisked, StyleSanboot, StyleLive)},
+			Format: kind.OneOf(Styles()...)},
 		{Path: "repo", Summary: "what to install from: a repo of this head, or a URL", Source: kind.User, Format: kind.Line},
 		{Path: "kickstart", Summary: "a file in the head's kickstart directory, for the installer that kernel and initramfs are", Source: kind.User, Format: kind.Line},
 	}

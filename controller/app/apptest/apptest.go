@@ -120,6 +120,21 @@ func (h *Head) run(cfg app.Config) {
 	}
 }
 
+// Fails starts a head that is expected not to come up, and gives the reason.
+func Fails(tb testing.TB, change func(*app.Config)) error {
+	tb.Helper()
+	cfg := app.Defaults()
+	cfg.HTTP, cfg.HTTPS, cfg.Name = "127.0.0.1:0", "127.0.0.1:0", Name
+	change(&cfg)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
+	defer cancel()
+	head, err := app.New(ctx, cfg, slog.New(slog.DiscardHandler), &slog.LevelVar{}, "test")
+	if err != nil {
+		return err
+	}
+	return head.Run(ctx, cancel)
+}
+
 // Stop ends the head; its directory stays until the test ends.
 func (h *Head) Stop() { h.stop() }
 

@@ -69,12 +69,12 @@ type packet struct {
 
 // New makes a server; nothing is opened yet.
 func New(c Config) *Server {
-	return &Server{Config: c, queue: make(chan packet, backlog), admits: rate.NewLimiter(admits, 4*admits)}
+	return &Server{Config: c, admits: rate.NewLimiter(admits, 4*admits)}
 }
 
 // Part gives the server to a service group.
 func (s *Server) Part() service.Part {
-	return service.Part{Name: "dhcp", Listen: s.listen, Run: s.run}
+	return service.Part{Name: "dhcp", Doc: "Gives nodes their addresses and tells them what to boot.", Stage: service.Front, Listen: s.listen, Run: s.run}
 }
 
 // listen opens the ports, bound to the interface, so that a DHCP server on
@@ -85,6 +85,7 @@ func (s *Server) listen(ctx context.Context) error {
 		return fmt.Errorf("boot interface %s: %w", s.Interface, err)
 	}
 	s.index = ifi.Index
+	s.conns, s.queue = nil, make(chan packet, backlog) // what an earlier run left is closed
 	ports := []int{portDHC}
 	if s.Head.Proxy {
 		ports = append(ports, portPXE)

@@ -39,7 +39,7 @@ type Responder struct {
 // Part gives the responder to a service group. Without IPv6 it does nothing:
 // machines then boot more slowly, and that is all.
 func (r Responder) Part() service.Part {
-	return service.Part{Name: "router advertisements", Run: r.run}
+	return service.Part{Name: "router-advertisements", Doc: "Answers IPv6 router solicitations on the boot interface, so that firmware need not wait.", Stage: service.Front, Run: r.run}
 }
 
 func (r Responder) run(ctx context.Context) error {

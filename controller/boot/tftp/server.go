@@ -52,7 +52,7 @@ func New(c Config) *Server {
 
 // Part gives the server to a service group.
 func (s *Server) Part() service.Part {
-	return service.Part{Name: "tftp", Listen: s.listen, Run: s.run}
+	return service.Part{Name: "tftp", Doc: "Serves boot programs to firmware.", Stage: service.Front, Listen: s.listen, Run: s.run}
 }
 
 func (s *Server) listen(context.Context) error {
