@@ -87,9 +87,15 @@ type syncBody struct {
 }
 
 func (s *Repos) postSync(w http.ResponseWriter, req *http.Request) error {
-	var in syncBody
-	if err := api.Decode(w, req, &in); err != nil {
+	raw, err := api.Body(w, req)
+	if err != nil {
 		return err
+	}
+	in := syncBody{}
+	if raw != nil { // without one, it is the action that is missing
+		if err := api.Strict(raw, &in); err != nil {
+			return err
+		}
 	}
 	if !slices.Contains(actions, in.Action) {
 		return fault.Invalidf("action: %.100q is none of %s.", in.Action, strings.Join(actions, ", "))
