@@ -158,10 +158,10 @@ func (s *Server) send(ctx context.Context, c *socket, out []ipv4.Message) {
 			if ctx.Err() != nil {
 				return
 			}
-			s.Log.Debug("dns: send", "to", out[max(n, 0)].Addr, "error", err)
+			s.Log.Debug("dns: send", "error", err)
 			n = max(n, 0) + 1
 		}
-		out = out[n:]
+		out = out[min(n, len(out)):]
 	}
 }
 
