@@ -9,16 +9,19 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build test check boottest demo bench lint clean deps-%
+.PHONY: help build packages test check boottest demo bench lint clean deps-%
 
 help: ## this list
 	@echo "goals:"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$2; $$1 = $$2 = ""; printf "  make %-8s%s\n", name, $$0 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$2; $$1 = $$2 = ""; printf "  make %-9s%s\n", name, $$0 }'
 
 build: deps-build ## bin/muster (head and command line), bin/muster-agent, bin/muster-pam
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/muster ./controller
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/muster-agent ./agent
 	CGO_ENABLED=1 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/muster-pam ./controller/auth/muster-pam
+
+packages: build ## bin/packages: what other machines install from a head, for x86-64 and arm64
+	$(GO) run ./scripts/packages -go $(GO) -version "$(VERSION)"
 
 # The machines of the boot tests are emulated and starve beside anything else that computes, so they come last and alone.
 test: check ## vet, the unit tests with the race detector, then real machines booting (as root)

@@ -170,6 +170,10 @@ func (h *Head) serve(bh bootHead) error {
 	}
 	h.heads = h.newHeads()
 	info := h.clusterInfo()
+	installs, err := h.installs()
+	if err != nil {
+		return err
+	}
 	h.routes = slices.Concat(
 		without(api.Generic(h.reg), info.Routes()),
 		h.auth.Routes(),
@@ -178,6 +182,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.provisionRoutes(),
 		h.git.Routes(),
 		h.repos().Routes(),
+		installs.Routes(),
 		info.Routes(),
 		h.heads.Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),

@@ -29,6 +29,7 @@ type Config struct {
 	Ignition      string `key:"ignition" help:"the ignition binary that /ignition/bin gives; none when empty"`
 	Lease         string `key:"lease" help:"how long a DHCP lease lasts"`
 	Agent         string `key:"agent" help:"the muster-agent that nodes get; the one beside this program when empty"`
+	Packages      string `key:"packages" help:"directory of the packages for other machines; packages beside this program when empty"`
 	PAMHelper     string `key:"pam-helper" help:"the program that asks PAM; muster-pam beside this program when empty"`
 	Proxies       string `key:"trusted-proxies" help:"networks of proxies whose X-Forwarded-For is believed, with commas"`
 	ReportEvery   int    `key:"report-every" help:"how often nodes report their status, in seconds"`
