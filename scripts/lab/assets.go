@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -117,8 +118,22 @@ func theOne(dir, pattern string) (string, error) {
 }
 
 func image(ctx context.Context, c cache, rel release) (string, error) {
-	recipe := "1 " + rel.codename + " " + strings.Join(imageRecipe, " ")
-	dir, err := c.entry(ctx, "image", recipe, func(ctx context.Context, dir string) error {
+	return system(ctx, c, rel, "image", imageRecipe)
+}
+
+// MakeSystem returns the tar of an installed system with systemd and curl,
+// which knows nothing of muster, from the same cache.
+func MakeSystem(ctx context.Context, dir string, log *slog.Logger) (string, error) {
+	rel, err := thisRelease(log)
+	if err != nil {
+		return "", err
+	}
+	return system(ctx, cache{dir: dir, log: log}, rel, "system", append(slices.Clone(imageRecipe), "--include=curl"))
+}
+
+func system(ctx context.Context, c cache, rel release, name string, how []string) (string, error) {
+	recipe := "1 " + rel.codename + " " + strings.Join(how, " ")
+	dir, err := c.entry(ctx, name, recipe, func(ctx context.Context, dir string) error {
 		sources, err := rel.sources(ctx)
 		if err != nil {
 			return err
@@ -127,7 +142,7 @@ func image(ctx context.Context, c cache, rel release) (string, error) {
 		if err := os.WriteFile(list, []byte(strings.Join(sources, "\n")+"\n"), 0o644); err != nil {
 			return err
 		}
-		args := append([]string{"--mode=root"}, imageRecipe...)
+		args := append([]string{"--mode=root"}, how...)
 		cmd := exec.Command("mmdebstrap", append(args, rel.codename, filepath.Join(dir, "image.tar"), list)...)
 		// TMPDIR: what an interrupted run leaves goes with the half entry. The epoch makes equal images equal files.
 		cmd.Env = append(os.Environ(), "TMPDIR="+dir, "SOURCE_DATE_EPOCH=1700000000")

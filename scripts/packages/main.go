@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -36,7 +37,12 @@ func main() {
 	flag.StringVar(&b.bin, "bin", "bin", "`directory` with the programs for this processor")
 	flag.StringVar(&b.version, "version", "unknown", "`version` as git describes it")
 	flag.StringVar(&b.gocmd, "go", "go", "the go `command`")
+	only := flag.String("only", "", "build the agent for this `processor` alone, as Go calls it")
 	flag.Parse()
+	b.targets = map[string]string{"amd64": install.X86, "arm64": install.ARM}
+	if *only != "" {
+		maps.DeleteFunc(b.targets, func(arch, _ string) bool { return arch != *only })
+	}
 	if err := b.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "packages:", err)
 		os.Exit(1)
@@ -45,11 +51,10 @@ func main() {
 
 type build struct {
 	out, bin, version, gocmd string
-	at                       time.Time
-}
 
-// targets are the processors, as Go and as packages call them.
-func targets() map[string]string { return map[string]string{"amd64": install.X86, "arm64": install.ARM} }
+	targets map[string]string // processors, as Go and as packages call them
+	at      time.Time
+}
 
 func (b *build) run(ctx context.Context) (err error) {
 	if b.at, err = sourceTime(ctx); err != nil {
@@ -64,7 +69,7 @@ func (b *build) run(ctx context.Context) (err error) {
 	if err := os.Mkdir(half, 0o755); err != nil {
 		return err
 	}
-	for arch, cpu := range targets() {
+	for arch, cpu := range b.targets {
 		agent := filepath.Join(work, "muster-agent-"+arch)
 		if err := b.compile(ctx, arch, agent); err != nil {
 			return err
