@@ -172,11 +172,22 @@ func unknownWord(cmd *cobra.Command, word string) error {
 	if near := cmd.SuggestionsFor(word); len(near) > 0 {
 		return errors.New(text + "; did you mean " + strings.Join(near, " or ") + "?")
 	}
-	return errors.New(text + "; see " + cmd.CommandPath() + " --help")
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return errors.New(text + "; it has " + strings.Join(names, ", "))
 }
 
 // flagError says which flag may have been meant.
 func flagError(cmd *cobra.Command, err error) error {
+	// A group takes no words but those of its commands: this one is none, and
+	// its flags say nothing.
+	if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+		return unknownWord(cmd, words[0])
+	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())

@@ -40,6 +40,34 @@ func fingerprintCommand(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], client.Fingerprint(ca))
 }
 
+// readfileCommand is `readfile VARIABLE FILE`: sets it to what the file holds.
+func readfileCommand(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// sshagentCommand is `sshagent KEY…`: an ssh-agent that has these keys runs
+// until the script ends.
+func sshagentCommand(ts *testscript.TestScript, _ bool, args []string) {
+	dir, err := os.MkdirTemp("", "agent") // a socket's path must be short
+	ts.Check(err)
+	socket := dir + "/agent"
+	cmd := exec.Command("ssh-agent", "-D", "-a", socket)
+	out, err := cmd.StdoutPipe() // it says where it listens once it does
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		os.RemoveAll(dir)
+	})
+	_, err = out.Read(make([]byte, 1))
+	ts.Check(err)
+	ts.Setenv("SSH_AUTH_SOCK", socket)
+	for _, key := range args {
+		ts.Check(ts.Exec("ssh-add", "-q", key))
+	}
+}
+
 // agentCommand is `agent IP`: an agent connects from that address, which must
 // be a node's, and obeys until the script ends.
 func agentCommand(ts *testscript.TestScript, _ bool, args []string) {

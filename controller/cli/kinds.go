@@ -36,6 +36,8 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 	switch spec.Name {
 	case object.KindNode:
 		c.AddCommand(m.statusCommand(), m.hardwareCommand())
+	case object.KindAdmin:
+		c.AddCommand(m.adminCommands()...)
 	case object.KindImage:
 		c.AddCommand(m.imageCommands()...)
 	case object.KindBootconfig:

@@ -23,7 +23,8 @@ const maxPassword = 4 << 10
 // loginFlags are those of `muster login`.
 type loginFlags struct {
 	user, passwordFile, fingerprint string
-	insecure                        bool
+	identity                        string
+	ssh, insecure                   bool
 }
 
 func (m *muster) loginCommand() *cobra.Command {
@@ -33,8 +34,10 @@ func (m *muster) loginCommand() *cobra.Command {
 		Long: `Log in at a head and remember it for the commands that follow.
 
 On the head itself the login socket knows who you are: root may log in as any
-admin, others as themselves, without a password. From elsewhere the password is
-asked for, never taken from the command line.
+admin, others as themselves, without a password. From elsewhere the keys of
+ssh-agent are tried when one is there, for an admin whose public key the head
+has (muster admin keys); else the password is asked for, never taken from the
+command line. --ssh takes keys only, --password-file the password only.
 
 A head with https signs its certificate itself. Its authority is taken from
 --ca or MUSTER_CA; else its fingerprint is shown and you are asked once.`,
@@ -43,6 +46,10 @@ A head with https signs its certificate itself. Its authority is taken from
 	c.Flags().StringVar(&f.user, "user", "", "the admin to log in as; you when not given")
 	c.Flags().StringVar(&f.passwordFile, "password-file", "", "file whose first line is the password; - for standard input")
 	c.Flags().StringVar(&f.fingerprint, "fingerprint", "", "SHA-256 of the head's authority, to trust it without being asked")
+	c.Flags().BoolVar(&f.ssh, "ssh", false, "log in with a key of ssh-agent, or not at all")
+	c.Flags().StringVarP(&f.identity, "identity", "i", "", "log in with this SSH key: a private key, or the public one of a key in ssh-agent")
+	c.MarkFlagsMutuallyExclusive("password-file", "ssh")
+	c.MarkFlagsMutuallyExclusive("password-file", "identity")
 	c.Flags().BoolVar(&f.insecure, "insecure", false, "send the password to another machine even without TLS")
 	return c
 }
@@ -76,28 +83,42 @@ func (m *muster) login(ctx context.Context, f loginFlags) error {
 
 // enter gets tokens, by the socket where that is possible and no password was given.
 func (m *muster) enter(ctx context.Context, c *client.Client, f loginFlags) (client.Tokens, error) {
-	if f.passwordFile == "" && m.isLocal(c.Head()) {
+	keys := f.ssh || f.identity != ""
+	if f.passwordFile == "" && !keys && m.isLocal(c.Head()) {
 		t, err := m.loginLocal(ctx, c, f.user)
-		if err == nil || !m.canAsk() {
+		if err == nil || (!m.canAsk() && !m.agentAtHand()) {
 			return t, err
 		}
-		var untrusted *client.Untrusted
-		if errors.As(err, &untrusted) || fault.Is(err, fault.Unavailable) {
+		if unreached(err) {
 			return t, err
 		}
 	}
 	if !f.insecure && !m.private(c.Head()) {
-		return client.Tokens{}, fmt.Errorf("the password would cross the network in clear: use the head's https URL, or --insecure")
+		return client.Tokens{}, fmt.Errorf("what lets you in would cross the network in clear: use the head's https URL, or --insecure")
 	}
 	user := f.user
 	if own := m.localUsers(); user == "" && len(own) > 0 {
 		user = own[0]
+	}
+	if keys || (f.passwordFile == "" && m.agentAtHand()) {
+		t, err := m.loginSSH(ctx, c, user, f.identity)
+		if err == nil || keys || !m.canAsk() || unreached(err) {
+			return t, err
+		}
+		m.complain("no login with a key: " + err.Error())
 	}
 	pass, err := m.password(user, f.passwordFile)
 	if err != nil {
 		return client.Tokens{}, err
 	}
 	return c.LoginPassword(ctx, user, pass)
+}
+
+// unreached says whether the head was not even asked, so that no other way in
+// will do better.
+func unreached(err error) bool {
+	var untrusted *client.Untrusted
+	return errors.As(err, &untrusted) || fault.Is(err, fault.Unavailable)
 }
 
 // private says whether nobody else can read what is sent to the head.
@@ -120,14 +141,10 @@ func (m *muster) canAsk() bool {
 func (m *muster) password(user, file string) (string, error) {
 	switch file {
 	case "":
-		tty, ok := m.terminal()
-		if !ok {
-			return "", errors.New("there is no terminal to ask for the password: give --password-file FILE, or - to read it from standard input")
+		if !m.canAsk() {
+			return "", errors.New("there is no terminal to ask for the password: give --password-file FILE, or - to read it from standard input, or log in with an SSH key (--ssh)")
 		}
-		fmt.Fprintf(m.Stderr, "Password of %s: ", printable(user))
-		pass, err := term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(m.Stderr)
-		return string(pass), err
+		return m.ask("Password of " + user)
 	case "-":
 		return firstLine(m.Stdin)
 	}
@@ -137,6 +154,18 @@ func (m *muster) password(user, file string) (string, error) {
 	}
 	defer f.Close()
 	return firstLine(f)
+}
+
+// ask asks at the terminal for what must not be seen there.
+func (m *muster) ask(what string) (string, error) {
+	tty, ok := m.terminal()
+	if !ok {
+		return "", errors.New("there is no terminal to ask at")
+	}
+	fmt.Fprintf(m.Stderr, "%s: ", printable(what))
+	secret, err := term.ReadPassword(int(tty.Fd()))
+	fmt.Fprintln(m.Stderr)
+	return string(secret), err
 }
 
 func firstLine(r io.Reader) (string, error) {
@@ -177,19 +206,48 @@ func (m *muster) trust(ctx context.Context, head, fingerprint string) error {
 
 func (m *muster) logoutCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "logout", Short: "Forget the tokens for a head", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		Use: "logout", Short: "End the login at a head and forget its tokens", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			head, err := m.headURL()
 			if err != nil {
 				return err
 			}
+			// The tokens are forgotten here whatever the head says of it.
+			ended := m.endLogins(cmd.Context(), head)
 			was, err := m.forget(head)
 			if err == nil && !was {
 				fmt.Fprintf(m.Stderr, "not logged in at %s\n", head)
 			}
+			if err == nil && ended != nil {
+				err = fmt.Errorf("the tokens are forgotten here, but good at the head until they expire: %w", ended)
+			}
 			return err
 		},
 	}
+}
+
+// endLogins tells the head that the tokens which are kept for it are to end.
+func (m *muster) endLogins(ctx context.Context, head string) error {
+	saved, err := m.saved(head)
+	if err != nil {
+		return err
+	}
+	cfg, err := m.tls(head)
+	if err != nil {
+		return err
+	}
+	for _, t := range saved.Sets {
+		c, err := client.New(client.Options{Head: head, TLS: cfg, Tokens: t})
+		if err != nil {
+			return err
+		}
+		err = c.Logout(ctx)
+		c.Close()
+		if err != nil && !fault.Is(err, fault.Unauthenticated) { // those have ended already
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *muster) whoamiCommand() *cobra.Command {

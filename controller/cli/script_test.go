@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			h := startHead(t, env.Defer)
 			env.Setenv("MUSTER_DATA", h.data)
+			env.Setenv("DATA", h.data)
 			env.Setenv("HTTP", h.HTTP)
 			env.Setenv("HTTPS", h.HTTPS)
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
@@ -49,6 +50,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"muster": musterCommand, "agent": agentCommand, "fingerprint": fingerprintCommand,
+			"readfile": readfileCommand, "sshagent": sshagentCommand,
 		},
 	})
 }

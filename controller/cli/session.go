@@ -53,6 +53,9 @@ func (m *muster) connect() (*client.Client, error) {
 func (m *muster) loginLocal(ctx context.Context, c *client.Client, as string) (client.Tokens, error) {
 	not := fault.New(fault.Unauthenticated, "You are not logged in at %s: run `muster login`.", c.Head())
 	if !m.isLocal(c.Head()) {
+		if err := c.Reach(ctx); err != nil { // then logging in would not help
+			return client.Tokens{}, err
+		}
 		return client.Tokens{}, not
 	}
 	users := m.localUsers()
@@ -65,6 +68,9 @@ func (m *muster) loginLocal(ctx context.Context, c *client.Client, as string) (c
 		case err == nil:
 			return t, nil
 		case errors.Is(err, client.ErrNoSocket):
+			if away := c.Reach(ctx); away != nil {
+				return t, away
+			}
 			return t, fault.New(fault.Unauthenticated, "You are not logged in at %s, and no head serves %s: start it with `muster serve`, say where its data is with MUSTER_DATA, or run `muster login`.", c.Head(), m.socket())
 		case fault.Is(err, fault.Forbidden) && i+1 < len(users):
 		default:

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
 	"muster/shared/fault"
@@ -150,4 +151,58 @@ func (c *Client) issue(ctx context.Context, rq request) (Tokens, error) {
 		return Tokens{}, fmt.Errorf("%s let us in, but gave no token", c.base)
 	}
 	return p.tokens(), nil
+}
+
+// LoginSSH logs in with an SSH key: sign gives the armored signature of a
+// message for a namespace, as ssh-keygen -Y sign does.
+func (c *Client) LoginSSH(ctx context.Context, user string, sign func(namespace string, message []byte) (string, error)) (Tokens, error) {
+	resp, err := c.do(ctx, request{method: "GET", path: Root + "/login/challenge?user=" + url.QueryEscape(user), bare: true})
+	if err != nil {
+		return Tokens{}, err
+	}
+	defer resp.Body.Close()
+	var got struct{ Challenge, Namespace string }
+	if err := c.decode(resp, &got); err != nil {
+		return Tokens{}, err
+	}
+	// Never sign for another purpose, whatever a head says.
+	if got.Challenge == "" || got.Namespace != loginNamespace {
+		return Tokens{}, fmt.Errorf("the head at %s asks for a signature for %q, not for %q: it is not trusted with one", c.base, got.Namespace, loginNamespace)
+	}
+	signature, err := sign(got.Namespace, []byte(got.Challenge))
+	if err != nil {
+		return Tokens{}, err
+	}
+	return c.post(ctx, map[string]string{"user": user, "challenge": got.Challenge, "signature": signature})
+}
+
+// loginNamespace is the purpose of a signature that logs in.
+const loginNamespace = "login@muster"
+
+// Logout ends the login of the client's tokens at the head. Without tokens
+// that are good for anything there is nothing to end.
+func (c *Client) Logout(ctx context.Context) error {
+	t := c.Tokens()
+	token := t.Access
+	if time.Until(t.Ends) <= early {
+		fresh, err := c.refresh(ctx, t.Refresh)
+		if err != nil {
+			return err
+		}
+		token = fresh.Access
+	}
+	resp, err := c.do(ctx, request{method: "POST", path: Root + "/logout", bearer: token})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Reach says whether a head answers, nil when it does.
+func (c *Client) Reach(ctx context.Context) error {
+	resp, err := c.do(ctx, request{method: "GET", path: Root + "/cluster/time", bare: true})
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }

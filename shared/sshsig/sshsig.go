@@ -146,6 +146,9 @@ func Usable(key ssh.PublicKey) error {
 	case ssh.KeyAlgoED25519, ssh.KeyAlgoSKED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoSKECDSA256:
 		return nil
 	case ssh.KeyAlgoRSA:
+		if parsed, err := ssh.ParsePublicKey(key.Marshal()); err == nil { // that of an agent is bytes only
+			key = parsed
+		}
 		c, ok := key.(ssh.CryptoPublicKey)
 		if !ok {
 			break
