@@ -175,7 +175,7 @@ func (h *Head) serve(bh bootHead) error {
 		return err
 	}
 	h.routes = slices.Concat(
-		without(api.Generic(h.reg), info.Routes()),
+		info.Extend(api.Generic(h.reg)),
 		h.auth.Routes(),
 		h.fleet.Routes(),
 		h.library.Routes(),
@@ -185,6 +185,8 @@ func (h *Head) serve(bh bootHead) error {
 		installs.Routes(),
 		info.Routes(),
 		h.heads.Routes(),
+		h.newDatabase().Routes(),
+		h.newUsage().Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		(&selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}).Routes(),
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log}).Routes(),

@@ -3,10 +3,8 @@ package app
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
-	"muster/controller/api"
 	"muster/controller/auth"
 	"muster/controller/cluster"
 )
@@ -27,11 +25,4 @@ func (h *Head) clusterInfo() *cluster.Info {
 			return info.Size()
 		},
 	}
-}
-
-// without leaves out the generic routes that a feature answers itself.
-func without(generic, own []api.Route) []api.Route {
-	return slices.DeleteFunc(generic, func(g api.Route) bool {
-		return slices.ContainsFunc(own, func(o api.Route) bool { return o.Method == g.Method && o.Path == g.Path })
-	})
 }

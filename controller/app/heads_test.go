@@ -329,3 +329,34 @@ func TestHeadLog(t *testing.T) {
 		t.Errorf("peerurl is %s, the head is at %s", a.Raw, h.HTTPS)
 	}
 }
+
+// TestWholeCluster: GET /cluster tells of the head too, and its ETag still
+// guards the settings.
+func TestWholeCluster(t *testing.T) {
+	h := apptest.Start(t, nil)
+	a := h.As(h.Token(), "GET", "/cluster", nil)
+	var c map[string]any
+	if err := json.Unmarshal(a.Data, &c); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"time", "iso", "version", "auth", "monitoring", "image_formats", "plugins", "default_group", "accept_new_nodes", "head_uid"} {
+		if _, ok := c[key]; !ok {
+			t.Errorf("there is no %s in %s", key, a.Data)
+		}
+	}
+	change := func(tag string) int {
+		req, err := http.NewRequest("PATCH", h.HTTP+"/api/v1/cluster", strings.NewReader(`{"cluster_name":"c"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+h.Token())
+		req.Header.Set("If-Match", tag)
+		return h.Send(http.DefaultClient, req).Status
+	}
+	if tag := a.Header.Get("ETag"); tag == "" || change(tag) != 200 || change(tag) != 412 {
+		t.Errorf("the tag %q guards nothing", tag)
+	}
+	if a := h.As(h.Token(), "GET", "/cluster?fields=cluster_name", nil); string(a.Data) != `{"cluster_name":"c"}` {
+		t.Errorf("one field is %s", a.Raw)
+	}
+}

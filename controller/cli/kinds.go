@@ -21,6 +21,7 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 	c := group(&cobra.Command{Use: spec.Name, Short: spec.Doc, Aliases: aliases(spec)})
 	if spec.Singleton {
 		c.AddCommand(k.get(), k.update(nil), k.fields())
+		c.AddCommand(m.clusterCommands()...)
 		return c
 	}
 	var files *bootFiles
@@ -44,6 +45,8 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 		c.AddCommand(m.bootconfigCommands()...)
 	case object.KindGitrepo:
 		c.AddCommand(m.gitrepoCommands()...)
+	case object.KindHead:
+		c.AddCommand(m.headCommands()...)
 	case object.KindNamingpool:
 		c.AddCommand(m.namingCommands()...)
 	case object.KindRepo:

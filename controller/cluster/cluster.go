@@ -7,9 +7,6 @@
 package cluster
 
 import (
-	"bytes"
-	"encoding/json"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -23,8 +20,6 @@ import (
 type Objects interface {
 	Specs() []*kind.Spec
 	All(kindName string) []kind.Object
-	Show(kindName string, obj kind.Object) kind.Object
-	Look() kind.Look
 	Revision() uint64
 }
 
@@ -48,10 +43,7 @@ func (i *Info) Routes() []api.Route {
 		return api.Route{Method: "GET", Path: api.Root + "/cluster/" + path, Permission: p, Doc: doc,
 			Handler: func(w http.ResponseWriter, _ *http.Request) error { return api.Data(w, answer()) }}
 	}
-	whole := get("", "ClusterRead", "The settings of the cluster, and what its head is and can do.", i.whole)
-	whole.Path = api.Root + "/cluster"
 	return []api.Route{
-		whole,
 		get("time", kind.Public, "The head's clock; answers as soon as the head serves.", i.time),
 		get("database", kind.Public, "The kind of database and its revision.", i.database),
 		get("hosts", kind.Public, "Names and addresses of all nodes and heads.", i.hosts),
@@ -73,29 +65,6 @@ func (i *Info) database() any {
 		"type": "bbolt", "status": "up", "revision": i.Objects.Revision(), "size": i.DatabaseSize(),
 		"head": i.Head, "uid": i.UID, "heads": heads, "version": i.Version,
 	}
-}
-
-// whole is the cluster's own record and everything about the head beside it.
-func (i *Info) whole() any {
-	out := map[string]any{}
-	if c, ok := i.Objects.Look().Oldest(object.KindCluster); ok {
-		// A round trip through JSON cannot fail: what is stored came that way.
-		raw, _ := json.Marshal(i.Objects.Show(object.KindCluster, c))
-		d := json.NewDecoder(bytes.NewReader(raw))
-		d.UseNumber()
-		d.Decode(&out)
-	}
-	auth := maps.Clone(i.Auth)
-	auth["settings"] = out["auth_config"]
-	monitoring := maps.Clone(i.Monitoring)
-	_, monitoring["influx_token_set"] = out["influx_token"]
-	maps.Copy(out, i.time().(map[string]any))
-	maps.Copy(out, map[string]any{
-		"version": i.Version, "head": i.Head, "head_uid": i.UID, "auth": auth, "monitoring": monitoring,
-		"image_formats": []string{object.ContentFormat},
-		"plugins":       map[string]any{"image_format": []string{object.ContentFormat}, "boot_style": object.Styles(), "accountant": object.Accountants()},
-	})
-	return out
 }
 
 // hosts gives nodes, and heads where their address is known. A node keeps its

@@ -81,7 +81,8 @@ type Fleet struct {
 	dirty   map[string]bool // UIDs to be written behind
 	seq     uint64          // number of state changes, for those who wait
 	moved   chan struct{}   // closed and replaced when seq grows
-	wake    chan struct{}   // tells the writer that there is something dirty
+	tally   tally
+	wake    chan struct{} // tells the writer that there is something dirty
 }
 
 // node is what is known of one. It is guarded by Fleet.mu.
@@ -93,6 +94,7 @@ type node struct {
 	link             *link
 	was              string    // state when last looked at, to notice changes
 	since            time.Time // of that state
+	counted          time.Time // until when its time in that state is in the tally
 	bootID           string    // kernel's boot ID of the newest link
 }
 
@@ -109,7 +111,7 @@ func Open(ctx context.Context, opt Options) (*Fleet, error) {
 func (f *Fleet) get(uid string) *node {
 	n := f.nodes[uid]
 	if n == nil {
-		n = &node{}
+		n = &node{counted: f.opt.Now()}
 		f.nodes[uid] = n
 	}
 	return n
@@ -120,7 +122,7 @@ func (f *Fleet) get(uid string) *node {
 func (f *Fleet) touch(uid string, n *node) {
 	f.stain(uid)
 	if state := f.state(n); state != n.was {
-		n.was, n.since = state, f.opt.Now()
+		f.turn(n, state)
 		f.seq++
 		close(f.moved)
 		f.moved = make(chan struct{})
@@ -172,7 +174,7 @@ func (f *Fleet) State(uid string) (state string, since time.Time, reason string)
 	}
 	state = f.state(n)
 	if state != n.was { // time alone turned it: unknown became down
-		n.was, n.since = state, f.opt.Now()
+		f.turn(n, state)
 	}
 	if b := n.current(); b != nil && state == Failed {
 		reason = b.lastError()
@@ -312,6 +314,9 @@ func (n *node) kept(entries map[string]json.RawMessage, keep []string) (json.Raw
 func (f *Fleet) Forget(uid string) {
 	f.mu.Lock()
 	n := f.nodes[uid]
+	if n != nil {
+		f.count(n, f.opt.Now())
+	}
 	delete(f.nodes, uid)
 	f.stain(uid)
 	f.mu.Unlock()
@@ -322,15 +327,7 @@ func (f *Fleet) Forget(uid string) {
 
 // Prune drops what is known of nodes that are no more, after a start.
 func (f *Fleet) Prune() {
-	f.mu.Lock()
-	var gone []string
-	for uid := range f.nodes {
-		if _, ok := f.opt.Nodes.Look().Get(object.KindNode, uid); !ok {
-			gone = append(gone, uid)
-		}
-	}
-	f.mu.Unlock()
-	for _, uid := range gone {
+	for _, uid := range f.Stale() {
 		f.Forget(uid)
 	}
 }

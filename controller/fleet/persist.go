@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ type record struct {
 
 func (f *Fleet) load(ctx context.Context) error {
 	return f.opt.Store.View(ctx, func(tx store.Tx) error {
+		if err := f.loadTally(tx); err != nil {
+			return err
+		}
 		for pair, err := range tx.Scan(prefix, "") {
 			if err != nil {
 				return err
@@ -61,11 +65,13 @@ func (f *Fleet) load(ctx context.Context) error {
 
 // Run writes behind until ctx ends, and then what is left.
 func (f *Fleet) Run(ctx context.Context) error {
+	counting := f.keepTally(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			f.closeLinks()
-			return f.save(context.WithoutCancel(ctx), f.takeDirty()...)
+			counting.Wait()
+			return errors.Join(f.saveTally(context.WithoutCancel(ctx)), f.save(context.WithoutCancel(ctx), f.takeDirty()...))
 		case <-f.wake:
 		}
 		sleep(ctx, gather)

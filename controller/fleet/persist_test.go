@@ -13,6 +13,7 @@ import (
 	"muster/controller/fleet"
 	"muster/controller/store"
 	"muster/controller/store/boltstore"
+	"muster/shared/kind"
 	"muster/shared/wire"
 )
 
@@ -38,10 +39,15 @@ func (d *disk) Update(ctx context.Context, fn func(store.Tx) error) (uint64, err
 	return d.Store.Update(ctx, fn)
 }
 
+// noNodes is a registry without any.
+type noNodes struct{ fleet.Nodes }
+
+func (noNodes) All(string) []kind.Object { return nil }
+
 func open(t *testing.T, s store.Store) *fleet.Fleet {
 	t.Helper()
 	f, err := fleet.Open(t.Context(), fleet.Options{
-		Store: s, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Store: s, Nodes: noNodes{}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		Sign: func(csr []byte, _ string, _ time.Duration) ([][]byte, string, error) {
 			return [][]byte{csr}, "serial-" + string(csr), nil
 		},

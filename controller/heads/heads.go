@@ -82,14 +82,15 @@ func New(opt Options) *Heads { return &Heads{opt: opt, started: opt.Now()} }
 func (h *Heads) Routes() []api.Route {
 	const head, cluster = api.Root + "/head", api.Root + "/cluster/head/{id}"
 	return []api.Route{
-		{Method: "GET", Path: api.Root + "/heads/down", Permission: "HeadsRead", Doc: "The heads that do not answer, each with the reason.", Handler: h.getDown},
-		{Method: "DELETE", Path: api.Root + "/heads/down", Permission: "HeadsWrite", Doc: "Delete the heads that do not answer; the answer lists them.", Handler: h.deleteDown},
-		{Method: "GET", Path: head + "/peerurl", Permission: kind.Public, Doc: "The URL at which another head reaches this one.", Handler: h.getPeerURL},
-		{Method: "GET", Path: head + "/services", Permission: kind.HeadOnly, Doc: "This head's services, each with its status up or down.", Handler: h.getServices},
-		{Method: "POST", Path: head + "/services", Permission: kind.HeadOnly, Doc: "Start, stop, restart, reload, enable or disable services of this head.", Handler: h.postServices},
-		{Method: "POST", Path: api.Root + "/database/leave", Permission: kind.HeadOnly, Doc: "Make this head leave the others and end.", Handler: h.leave},
-		{Method: "GET", Path: cluster, Permission: "HeadsRead", Doc: "A head, and how it is.", Handler: h.getHead},
-		{Method: "GET", Path: cluster + "/log", Permission: "HeadsRead", Doc: "The head's last log lines; ?lines=N and ?level=warn choose.", Handler: h.getLog},
+		{Method: "GET", Path: api.Root + "/heads/down", Permission: "HeadsRead", Doc: "The heads that do not answer, each with the reason.", Handler: h.getDown, Answer: []downHead{}},
+		{Method: "DELETE", Path: api.Root + "/heads/down", Permission: "HeadsWrite", Doc: "Delete the heads that do not answer; the answer lists them.", Handler: h.deleteDown, Answer: []downHead{}},
+		{Method: "GET", Path: head + "/peerurl", Permission: kind.Public, Doc: "The URL at which another head reaches this one.", Handler: h.getPeerURL, Answer: ""},
+		{Method: "GET", Path: head + "/services", Permission: kind.HeadOnly, Doc: "This head's services, each with its status up or down.", Handler: h.getServices, Answer: []shownService{}},
+		{Method: "POST", Path: head + "/services", Permission: kind.HeadOnly, Doc: "Start, stop, restart, reload, enable or disable services of this head.", Handler: h.postServices, Body: ordered{}, Answer: []shownService{}},
+		{Method: "POST", Path: api.Root + "/database/leave", Permission: kind.HeadOnly, Doc: "Make this head leave the others and end.", Handler: h.leave, Answer: api.Any()},
+		{Method: "GET", Path: cluster, Permission: "HeadsRead", Doc: "A head, and how it is.", Handler: h.getHead, Answer: shownHead{}},
+		{Method: "GET", Path: cluster + "/log", Permission: "HeadsRead", Doc: "The head's last log lines; ?lines=N and ?level=warn choose.", Handler: h.getLog, Answer: api.Any(),
+			Query: []api.Param{{Name: "lines", Type: "integer", Doc: "how many of the newest, 200 when not given"}, {Name: "level", Doc: "only lines of at least this level: debug, info, warn or error"}}},
 	}
 }
 

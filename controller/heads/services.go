@@ -54,11 +54,14 @@ type work struct {
 	again             []string
 }
 
+// ordered is what a request wants done: actions with commas, on services.
+type ordered struct {
+	Status   *string   `json:"status"`
+	Services *[]string `json:"services"`
+}
+
 func (h *Heads) postServices(w http.ResponseWriter, r *http.Request) error {
-	var in struct {
-		Status   *string   `json:"status"`
-		Services *[]string `json:"services"`
-	}
+	var in ordered
 	if err := api.Decode(w, r, &in); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func Accountants() []string { return []string{AccountHead, AccountSlurm, Account
 
 // Accountant says where the cluster's usage comes from.
 type Accountant struct {
-	Type    string `json:"type"`
+	Type    string `json:"type,omitempty"`
 	Sacct   string `json:"sacct,omitempty"`   // path of the program, where it is not in the usual places
 	Timeout int    `json:"timeout,omitempty"` // seconds that it may take
 	Cluster string `json:"cluster,omitempty"` // which of Slurm's clusters; its default one when empty
