@@ -26,7 +26,7 @@ const progressEvery = 3 * time.Second
 // become asks what the machine shall be and makes it that. It returns only
 // with an error, and is then called again, to get an answer that may be new.
 func (m *machine) become(ctx context.Context) error {
-	plan, err := m.client.Boot(ctx)
+	plan, err := m.client.Boot(ctx, m.line.Config, m.line.Image)
 	if err != nil {
 		return err
 	}

@@ -12,12 +12,13 @@ import (
 
 // Line is what the kernel's command line says to the agent.
 type Line struct {
-	Head  string           // http URL
-	HTTPS string           // https URL; empty when the machine shall not enrol
-	CA    string           // SHA-256 of the head's authority
-	Key   string           // one-time enrolment key
-	MAC   net.HardwareAddr // of the interface to use; nil for any
-	Stop  string           // step to stop before
+	Head          string           // http URL
+	HTTPS         string           // https URL; empty when the machine shall not enrol
+	CA            string           // SHA-256 of the head's authority
+	Key           string           // one-time enrolment key, or wire.KeyAsk
+	Config, Image string           // UIDs of what to boot instead of what the head would say
+	MAC           net.HardwareAddr // of the interface to use; nil for any
+	Stop          string           // step to stop before
 }
 
 // ParseLine reads a command line. What is wrong with it comes back as one
@@ -44,6 +45,10 @@ func ParseLine(text string) (Line, error) {
 			}
 		case wire.CmdlineKey:
 			l.Key = value
+		case wire.CmdlineConfig:
+			l.Config = value
+		case wire.CmdlineImage:
+			l.Image = value
 		case wire.CmdlineMAC:
 			mac, err := net.ParseMAC(value)
 			if err != nil || len(mac) != 6 {

@@ -27,6 +27,11 @@ const driverTime = 20 * time.Second
 // call is the first call to the head, over plain HTTP: the address speaks for
 // the machine until it is enrolled.
 func (m *machine) call(ctx context.Context) error {
+	if m.line.Key == wire.KeyAsk {
+		if err := m.renew(ctx); err != nil { // somebody else's DHCP server may be the only one here
+			m.log.Warn("no key; the machine goes on by its address alone", "reason", err)
+		}
+	}
 	err := m.client.Step(ctx, wire.Step{Step: wire.StepAgent, Detail: "agent " + m.version})
 	return m.refused(ctx, err)
 }
@@ -34,7 +39,7 @@ func (m *machine) call(ctx context.Context) error {
 // enrol gets the machine's certificate. Without a key it goes on as a machine
 // known by its address.
 func (m *machine) enrol(ctx context.Context) error {
-	if m.line.Key == "" || m.line.HTTPS == "" || m.line.CA == "" {
+	if m.line.Key == "" || m.line.Key == wire.KeyAsk || m.line.HTTPS == "" || m.line.CA == "" {
 		return nil
 	}
 	key, err := m.ownKey()

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -186,10 +187,21 @@ func (c *Client) Step(ctx context.Context, s wire.Step) error {
 	return err
 }
 
-// Boot asks what this machine shall become.
-func (c *Client) Boot(ctx context.Context) (wire.Boot, error) {
+// Boot asks what this machine shall become. A boot config and an image that are
+// named by UID are taken instead of those that the head would choose.
+func (c *Client) Boot(ctx context.Context, config, image string) (wire.Boot, error) {
+	path, q := wire.PathBoot, url.Values{}
+	if config != "" {
+		q.Set(wire.QueryConfig, config)
+	}
+	if image != "" {
+		q.Set(wire.QueryImage, image)
+	}
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
 	var b wire.Boot
-	_, err := c.Call(ctx, http.MethodGet, wire.PathBoot, nil, &b)
+	_, err := c.Call(ctx, http.MethodGet, path, nil, &b)
 	return b, err
 }
 

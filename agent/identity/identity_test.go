@@ -133,7 +133,7 @@ func TestTrustOnFirstUse(t *testing.T) {
 	impostor := headtest.New(t)
 	c := head.New(impostor.HTTPS, head.Dialer{}, id.TLS())
 	defer c.Close()
-	if _, err := c.Boot(context.Background()); err == nil || !strings.Contains(err.Error(), "certificate") {
+	if _, err := c.Boot(context.Background(), "", ""); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a head with another authority: %v", err)
 	}
 	// A head that gives somebody else's authority is not believed.

@@ -49,6 +49,7 @@ type Head struct {
 	ca      *authority.Authority
 	dir     *directory
 	agent   *agentArchive
+	work    string // directory for temporary files, emptied at each start
 	library *library.Library
 	index   *selection.Index
 	git     *gitrepo.Repos
@@ -141,7 +142,10 @@ func (h *Head) open(ctx context.Context) error {
 	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
 		Problems: func(bc *object.Bootconfig) []string { return h.dir.provision.Problems(bc) }})
 	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
-	h.dir.provision = h.newProvision(bootHead)
+	h.dir.provision, h.dir.blobs = h.newProvision(bootHead), h.blobs
+	if h.work, err = makeWork(h.cfg.Data); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Join(h.cfg.Data, "kickstarts"), 0o755); err != nil {
 		return err
 	}
@@ -180,6 +184,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.fleet.Routes(),
 		h.library.Routes(),
 		h.provisionRoutes(),
+		h.isoMaker(bh).Routes(),
 		h.git.Routes(),
 		h.repos().Routes(),
 		installs.Routes(),

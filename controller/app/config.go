@@ -13,6 +13,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
+
+	"muster/controller/bootiso"
 )
 
 // Config is everything that can be set about a head. Each key is a flag, an
@@ -27,6 +29,7 @@ type Config struct {
 	ProxyDHCP     bool   `key:"proxy-dhcp" help:"another DHCP server gives the addresses, only tell machines what to boot"`
 	IPXE          string `key:"ipxe" help:"directory of the iPXE binaries of the distribution's package ipxe"`
 	Ignition      string `key:"ignition" help:"the ignition binary that /ignition/bin gives; none when empty"`
+	GRUB          string `key:"grub" help:"directory of GRUB's modules, for ISOs"`
 	Lease         string `key:"lease" help:"how long a DHCP lease lasts"`
 	Agent         string `key:"agent" help:"the muster-agent that nodes get; the one beside this program when empty"`
 	Packages      string `key:"packages" help:"directory of the packages for other machines; packages beside this program when empty"`
@@ -41,7 +44,7 @@ type Config struct {
 // Defaults is the configuration of a head that was told nothing.
 func Defaults() Config {
 	return Config{
-		Data: "/var/lib/muster", HTTP: "0.0.0.0:8080", HTTPS: "0.0.0.0:8443", IPXE: "/usr/lib/ipxe",
+		Data: "/var/lib/muster", HTTP: "0.0.0.0:8080", HTTPS: "0.0.0.0:8443", IPXE: "/usr/lib/ipxe", GRUB: bootiso.DefaultGRUB,
 		Lease: "24h", ReportEvery: 10, LogLevel: "info",
 	}
 }

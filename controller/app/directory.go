@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -31,6 +32,7 @@ type directory struct {
 	reg       *registry.Registry
 	fleet     *fleet.Fleet
 	library   *library.Library
+	blobs     *library.Blobs
 	agent     *agentArchive
 	provision *provision.Provision
 	now       func() time.Time
@@ -149,7 +151,7 @@ func (d *directory) machine(n *object.Node) boot.Machine {
 }
 
 // Boot implements fleet.Planner: what the agent in the initramfs is told.
-func (d *directory) Boot(uid string) (wire.Boot, error) {
+func (d *directory) Boot(uid, config, image string) (wire.Boot, error) {
 	o, err := d.reg.Find(object.KindNode, uid)
 	if err != nil {
 		return wire.Boot{}, err
@@ -159,7 +161,7 @@ func (d *directory) Boot(uid string) (wire.Boot, error) {
 	for _, a := range d.heads {
 		b.Hosts = append(b.Hosts, a.String()+" "+d.head)
 	}
-	bc, err := object.BootconfigOf(d.reg.Look(), o.(*object.Node))
+	bc, err := d.chosen(o.(*object.Node), config, image)
 	if err != nil {
 		b.Problem = err.Error()
 		return b, nil
@@ -181,10 +183,28 @@ func (d *directory) Boot(uid string) (wire.Boot, error) {
 		b.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
 		return b, nil
 	}
-	image := img.(*object.Image)
-	f := image.Squash()
-	b.Image = &wire.Image{Name: image.Name, UID: image.UID, SHA256: f.SHA256, Size: f.Size, Pieces: f.Pieces}
+	rootImage := img.(*object.Image)
+	f := rootImage.Squash()
+	b.Image = &wire.Image{Name: rootImage.Name, UID: rootImage.UID, SHA256: f.SHA256, Size: f.Size, Pieces: f.Pieces}
 	return b, nil
+}
+
+// chosen is the boot configuration that a node boots by: what its command line
+// names, or else its attribute.
+func (d *directory) chosen(n *object.Node, config, image string) (*object.Bootconfig, error) {
+	look := d.reg.Look()
+	if config == "" {
+		return object.BootconfigOf(look, n)
+	}
+	o, ok := look.Get(object.KindBootconfig, config)
+	if !ok {
+		return nil, fmt.Errorf("the boot configuration %s that the machine was started with is gone: make a new ISO", config)
+	}
+	bc := *o.(*object.Bootconfig)
+	if image != "" {
+		bc.Image = image
+	}
+	return &bc, nil
 }
 
 // Stamp, OpenBoot and Mint implement boot.Journal.

@@ -48,7 +48,9 @@ type Nodes interface {
 
 // Planner says what a node shall become.
 type Planner interface {
-	Boot(uid string) (wire.Boot, error)
+	// Boot gives the answer for a node; config and image, UIDs, are what its
+	// command line says to boot instead of what the head would choose.
+	Boot(uid, config, image string) (wire.Boot, error)
 }
 
 // Options are what the fleet has to be told.

@@ -49,7 +49,7 @@ func (f *Fleet) serveEnrol(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (f *Fleet) serveBoot(w http.ResponseWriter, r *http.Request) error {
-	b, err := f.opt.Boot.Boot(api.CallerOf(r.Context()).Node)
+	b, err := f.opt.Boot.Boot(api.CallerOf(r.Context()).Node, r.URL.Query().Get(wire.QueryConfig), r.URL.Query().Get(wire.QueryImage))
 	if err != nil {
 		return err
 	}

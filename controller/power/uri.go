@@ -31,7 +31,7 @@ type Power struct {
 // Routes are the endpoints.
 func (p *Power) Routes() []api.Route {
 	return []api.Route{
-		{Method: "GET", Path: api.Root + "/node/{id}/power_uri", Permission: "NodesRead", Doc: "The URI of the node's BMC with its values filled in, whole and in parts.", Handler: p.getURI},
+		{Method: "GET", Path: api.Root + "/node/{id}/power_uri", Permission: "NodesRead", Doc: "The URI of the node's BMC with its values filled in, whole and in parts.", Handler: p.getURI, Answer: shown{}},
 	}
 }
 
@@ -48,7 +48,13 @@ func (p *Power) getURI(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fault.New(fault.Conflict, "The power_uri of node %s cannot be used: %v.", n.Name, err)
 	}
-	return api.Data(w, map[string]any{"unparsed": uri.Text, "parsed": uri})
+	return api.Data(w, shown{uri.Text, uri})
+}
+
+// shown is a URI in the published form.
+type shown struct {
+	Unparsed string `json:"unparsed"`
+	Parsed   *URI   `json:"parsed"`
 }
 
 // URI names a BMC: scheme[+schemes]://[server_username@]server/[username[:password]@]host.

@@ -18,11 +18,15 @@ type facts struct {
 	attributes, status, hardware, fields map[string]any
 }
 
-// Values gives what templates look up of a node, but for the head's section.
+// Values gives what templates look up of a node, and of the head. Of no node,
+// nil, there is nothing.
 func (p *Provision) Values(n *object.Node) func(s template.Section, key string) (any, bool) {
 	f := &facts{p: p, node: n}
 	head := p.opt.Head
 	return func(s template.Section, key string) (any, bool) {
+		if n == nil && s != template.Head {
+			return nil, false
+		}
 		switch s {
 		case template.Attribute:
 			return selector.Lookup{Section: selector.Attributes, Key: key}.Value(f)

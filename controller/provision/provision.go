@@ -77,16 +77,17 @@ const (
 // Routes are the endpoints.
 func (p *Provision) Routes() []api.Route {
 	return []api.Route{
-		{Method: "GET", Path: api.Root + "/kickstart/{name...}", Permission: kind.Public, Doc: "A file of the kickstart directory, as it is.", Handler: p.getFile},
+		{Method: "GET", Path: api.Root + "/kickstart/{name...}", Permission: kind.Public, Doc: "A file of the kickstart directory, as it is.", Handler: p.getFile, Raw: plainText},
 		{Method: "GET", Path: api.Root + "/bootconfig/{id}/kickstart", Permission: "BootconfigsRead",
-			Doc: "The boot configuration's kickstart, filled in for the node that ?node= names or else that asks.", Handler: p.getKickstart},
-		{Method: "GET", Path: api.Root + "/ztp/script", Permission: kind.Public, Doc: "The ZTP script of the node that asks, filled in.", Handler: p.getZTP},
-		{Method: "GET", Path: api.Root + "/ignition/bin", Permission: kind.Public, Doc: "The ignition binary that this head is configured with.", Handler: p.getIgnitionBinary},
-		{Method: "GET", Path: api.Root + "/ignition/{id}", Permission: kind.Public, Doc: "The node's Ignition configuration, checked; Butane is translated.", Handler: p.getIgnition},
-		{Method: "GET", Path: pathKickstart, Permission: kind.Public, Doc: "The kickstart of the node that asks, for its installer.", Handler: p.getOwnKickstart},
-		{Method: "GET", Path: pathSeed + "user-data", Permission: kind.Public, Doc: "The autoinstall configuration of the node that asks, for its installer.", Handler: p.getOwnKickstart},
-		{Method: "GET", Path: pathSeed + "meta-data", Permission: kind.Public, Doc: "What cloud-init wants beside user-data.", Handler: p.getMetaData},
-		{Method: "GET", Path: pathSeed + "vendor-data", Permission: kind.Public, Doc: "Nothing: cloud-init asks for it.", Handler: p.getVendorData},
+			Doc: "The boot configuration's kickstart, filled in for the node that ?node= names or else that asks.", Handler: p.getKickstart, Raw: plainText,
+			Query: []api.Param{{Name: "node", Doc: "the node; the one that asks when empty"}}},
+		{Method: "GET", Path: api.Root + "/ztp/script", Permission: kind.Public, Doc: "The ZTP script of the node that asks, filled in.", Handler: p.getZTP, Raw: plainText},
+		{Method: "GET", Path: api.Root + "/ignition/bin", Permission: kind.Public, Doc: "The ignition binary that this head is configured with.", Handler: p.getIgnitionBinary, Raw: "application/octet-stream"},
+		{Method: "GET", Path: api.Root + "/ignition/{id}", Permission: kind.Public, Doc: "The node's Ignition configuration, checked; Butane is translated.", Handler: p.getIgnition, Raw: plainText},
+		{Method: "GET", Path: pathKickstart, Permission: kind.Public, Doc: "The kickstart of the node that asks, for its installer.", Handler: p.getOwnKickstart, Raw: plainText},
+		{Method: "GET", Path: pathSeed + "user-data", Permission: kind.Public, Doc: "The autoinstall configuration of the node that asks, for its installer.", Handler: p.getOwnKickstart, Raw: plainText},
+		{Method: "GET", Path: pathSeed + "meta-data", Permission: kind.Public, Doc: "What cloud-init wants beside user-data.", Handler: p.getMetaData, Raw: plainText},
+		{Method: "GET", Path: pathSeed + "vendor-data", Permission: kind.Public, Doc: "Nothing: cloud-init asks for it.", Handler: p.getVendorData, Raw: plainText},
 	}
 }
 
@@ -257,8 +258,10 @@ func (p *Provision) root(r *http.Request) string {
 	return ""
 }
 
+const plainText = "text/plain"
+
 func send(w http.ResponseWriter, text string) error {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Type", plainText+"; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Length", fmt.Sprint(len(text)))

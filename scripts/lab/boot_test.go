@@ -39,6 +39,7 @@ func TestBoot(t *testing.T) {
 		{"DamagedStore", (*bench).damagedStore},
 		{"SwitchedOffWhilePulling", (*bench).switchedOff},
 		{"HeadKilledWhileBooting", (*bench).headKilled},
+		{"FromISO", (*bench).fromISO},
 	} {
 		if !t.Run(s.name, func(t *testing.T) { s.run(b, t) }) {
 			t.Fatal(b.Tails(40))

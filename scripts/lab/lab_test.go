@@ -91,6 +91,7 @@ func TestQEMU(t *testing.T) {
 		{name: "HTTP", spec: with(func(s *Spec) { s.Firmware, s.Boot = UEFI, HTTPBoot }), files: files{tap: "tap1"}, has: "IPv4PXESupport,string=n"},
 		{name: "KVM", spec: spec, files: files{accel: "kvm"}, has: "-accel kvm -cpu host", hasNot: "tcg"},
 		{name: "disk", spec: spec, files: files{disk: "/d"}, has: "file=/d -device virtio-blk-pci,drive=disk,bootindex=2"},
+		{name: "CD", spec: with(func(s *Spec) { s.CDROM = "/c.iso" }), files: files{tap: "tap1"}, has: "file=/c.iso -device ide-cd,drive=cd,bootindex=0", hasNot: "bootindex=1"},
 		{name: "kernel", spec: with(func(s *Spec) { s.Kernel, s.Cmdline = "/k", "a b,c" }), has: "-kernel /k -append a b,c"},
 		{name: "PXE of a BIOS", spec: with(func(s *Spec) { s.Boot = PXE }), refused: true},
 		{name: "another option in a name", spec: with(func(s *Spec) { s.Card = "e1000,romfile=" }), refused: true},

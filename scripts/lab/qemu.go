@@ -39,6 +39,7 @@ type Spec struct {
 	Memory   int    // MiB, by default 1024
 	CPUs     int    // by default 1
 	Disk     int64  // bytes of an empty disk; 0 is no disk
+	CDROM    string // an ISO file to boot from, on a machine whose card cannot
 
 	// Kernel is started directly instead of the firmware's network boot, with Initrd and Cmdline.
 	Kernel, Initrd, Cmdline string
@@ -62,7 +63,7 @@ func qemu(s Spec, f files) ([]string, error) {
 	if s.Firmware == BIOS && s.Boot != ROM {
 		return nil, errors.New("QEMU's BIOS has no network boot but its card's ROM")
 	}
-	if err := plainValues(s.Name, s.MAC, s.Card, f.vars, f.disk, f.qmp); err != nil {
+	if err := plainValues(s.Name, s.MAC, s.Card, f.vars, f.disk, f.qmp, s.CDROM); err != nil {
 		return nil, err
 	}
 	args := []string{"qemu-system-x86_64", "-name", s.Name, "-nodefaults", "-display", "none", "-serial", "stdio",
@@ -85,6 +86,9 @@ func qemu(s Spec, f files) ([]string, error) {
 	if f.tap != "" {
 		args = append(args, networkCard(s, f.tap)...)
 	}
+	if s.CDROM != "" {
+		args = append(args, "-drive", "if=none,id=cd,media=cdrom,readonly=on,format=raw,file="+s.CDROM, "-device", "ide-cd,drive=cd,bootindex=0")
+	}
 	if f.disk != "" {
 		args = append(args, "-drive", "if=none,id=disk,format=raw,file="+f.disk, "-device", "virtio-blk-pci,drive=disk,bootindex=2")
 	}
@@ -99,9 +103,12 @@ func accelerator(accel string) []string {
 }
 
 func networkCard(s Spec, tap string) []string {
-	device := s.Card + ",netdev=net,mac=" + s.MAC + ",bootindex=1"
+	device := s.Card + ",netdev=net,mac=" + s.MAC
 	var extra []string
-	if s.Boot != ROM {
+	if s.CDROM == "" {
+		device += ",bootindex=1"
+	}
+	if s.Boot != ROM || s.CDROM != "" {
 		device += ",romfile="
 	}
 	if s.Boot == HTTPBoot { // OVMF tries PXE first

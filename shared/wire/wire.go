@@ -28,12 +28,24 @@ const (
 
 // Keys of the kernel command line, all with the prefix "muster.".
 const (
-	CmdlineHead  = "muster.head"  // http URL of the head
-	CmdlineHTTPS = "muster.https" // https URL of the head
-	CmdlineCA    = "muster.ca"    // lower-case hex SHA-256 of the CA certificate's DER
-	CmdlineKey   = "muster.key"   // one-time enrolment key
-	CmdlineMAC   = "muster.mac"   // the interface that the firmware booted from
-	CmdlineStop  = "muster.stop"  // name of a step to stop before, for debugging: "image" or "root"
+	CmdlineHead   = "muster.head"   // http URL of the head
+	CmdlineHTTPS  = "muster.https"  // https URL of the head
+	CmdlineCA     = "muster.ca"     // lower-case hex SHA-256 of the CA certificate's DER
+	CmdlineKey    = "muster.key"    // one-time enrolment key
+	CmdlineConfig = "muster.config" // UID of a boot config to boot instead of the node's own
+	CmdlineImage  = "muster.image"  // UID of an image to boot instead of the boot config's own
+	CmdlineMAC    = "muster.mac"    // the interface that the firmware booted from
+	CmdlineStop   = "muster.stop"   // name of a step to stop before, for debugging: "image" or "root"
+)
+
+// KeyAsk stands for a key on a command line that no script made, such as that
+// on an ISO: the agent asks for one.
+const KeyAsk = "ask"
+
+// The keys of the query of PathBoot, with what CmdlineConfig and CmdlineImage say.
+const (
+	QueryConfig = "config"
+	QueryImage  = "image"
 )
 
 // HeaderAgent carries the agent's build version, HeaderVersion wire.Version.

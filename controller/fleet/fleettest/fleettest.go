@@ -101,7 +101,7 @@ func sign(csr []byte, uid string, _ time.Duration) ([][]byte, string, error) {
 
 type plan struct{}
 
-func (plan) Boot(uid string) (wire.Boot, error) { return wire.Boot{UID: uid}, nil }
+func (plan) Boot(uid, _, _ string) (wire.Boot, error) { return wire.Boot{UID: uid}, nil }
 
 // Node makes a node with the n-th MAC and gives its UID.
 func (h *Head) Node(n byte) string {
