@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"muster/controller/gitrepo"
+	"muster/shared/object"
+	"muster/shared/fault"
 )
 
 // openGitrepos makes the part that hosts git repositories. Of the environment,
@@ -30,5 +32,12 @@ func (h *Head) openGitrepos() (*gitrepo.Repos, error) {
 // named by NAME, or NAME:BRANCH where it is not the branch that is checked out.
 func (h *Head) gitFile(ctx context.Context, repo, path string, limit int64) ([]byte, error) {
 	name, branch, _ := strings.Cut(repo, ":")
+	o, err := h.reg.Find(object.KindGitrepo, name)
+	if err != nil {
+		return nil, err
+	}
+	if !o.(*object.Gitrepo).Public {
+		return nil, fault.New(fault.Conflict, "The gitrepo %s is private, and what is asked for is given to everybody: muster gitrepo update %s --public true", name, name)
+	}
 	return h.git.ReadFile(ctx, name, branch, path, limit)
 }
