@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"muster/controller/gitrepo"
-	"muster/shared/object"
 	"muster/shared/fault"
+	"muster/shared/object"
 )
 
 // openGitrepos makes the part that hosts git repositories. Of the environment,
