@@ -3,6 +3,7 @@ package app_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -47,6 +48,10 @@ func TestReservedAttributesAreHiddenAndKept(t *testing.T) {
 			}
 		}
 	}
+
+	guess := "/nodes/select?selector=" + url.QueryEscape(`up or not (a[_ipmi_pass] =~ "^h")`)
+	want(t, "guessing by selector", h.As(reader.Access, "GET", guess, nil), http.StatusForbidden, "_ipmi_pass is a reserved attribute")
+	want(t, "selecting by what may be seen", h.As(imager.Access, "GET", guess, nil), http.StatusOK, "")
 
 	const n0 = "/node/n0"
 	as := func(method, path, body string) apptest.Answer { return h.As(engineer.Access, method, path, body) }

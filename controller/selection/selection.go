@@ -84,6 +84,9 @@ func (s *Selection) pick(w http.ResponseWriter, r *http.Request) error {
 	if text == "" {
 		return fault.Invalidf("selector: which nodes? For instance ?selector=up.")
 	}
+	if err := mayAsk(text, api.By(r)); err != nil {
+		return err
+	}
 	nodes, err := s.Select(r.Context(), text)
 	if err != nil {
 		return err
@@ -93,6 +96,21 @@ func (s *Selection) pick(w http.ResponseWriter, r *http.Request) error {
 		out[i] = picked{n.UID, n.Name}
 	}
 	return api.Data(w, out)
+}
+
+// mayAsk refuses selectors about what the caller may not see: by asking often
+// enough he would know it.
+func mayAsk(text string, by kind.Author) error {
+	e, err := selector.Parse(text)
+	if err != nil || by.May(kind.ReservedAttribRead) {
+		return err
+	}
+	for _, l := range e.Uses().Lookups {
+		if l.Section == selector.Attributes && kind.Reserved(l.Key) {
+			return fault.New(fault.Forbidden, "selector: %s is a reserved attribute, and %s lacks the permission %s.", l.Key, by.Name, kind.ReservedAttribRead)
+		}
+	}
+	return nil
 }
 
 // Select gives the nodes that a selector picks, ordered by UID. They must not
