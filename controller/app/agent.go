@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -108,7 +109,7 @@ func (a *agentArchive) stamp() string {
 func (a *agentArchive) run(ctx context.Context) error {
 	for {
 		if !a.recall() {
-			a.renew()
+			a.renew(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -118,10 +119,10 @@ func (a *agentArchive) run(ctx context.Context) error {
 	}
 }
 
-func (a *agentArchive) renew() {
+func (a *agentArchive) renew(ctx context.Context) {
 	stamp := a.stamp()
-	err := a.pack(stamp)
-	if err == nil {
+	err := a.pack(ctx, stamp)
+	if err == nil || ctx.Err() != nil {
 		return
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -131,10 +132,10 @@ func (a *agentArchive) renew() {
 	a.log.Error("the agent could not be packed for machines that boot", "error", err)
 }
 
-func (a *agentArchive) pack(stamp string) error {
+func (a *agentArchive) pack(ctx context.Context, stamp string) error {
 	start := time.Now()
 	var buf bytes.Buffer
-	if err := initramfs.Agent(&buf, a.program, []string{"sh"}); err != nil {
+	if err := initramfs.Agent(whileIn{ctx, &buf}, a.program, []string{"sh"}); err != nil {
 		return err
 	}
 	size := buf.Len()
@@ -149,4 +150,18 @@ func (a *agentArchive) pack(stamp string) error {
 		a.log.Warn("the next start has to pack the agent again", "error", err)
 	}
 	return nil
+}
+
+// whileIn takes no more once its context has ended: a head that is told to
+// stop does not pack to the end.
+type whileIn struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (w whileIn) Write(p []byte) (int, error) {
+	if err := context.Cause(w.ctx); err != nil {
+		return 0, err
+	}
+	return w.w.Write(p)
 }
