@@ -117,6 +117,9 @@ func (a *asker) do(method, path, body string) *answer {
 	got.raw, err = io.ReadAll(resp.Body)
 	c.must(err == nil, "%s: the answer broke off: %v", got.call, err)
 	got.status, got.header, got.trailer = resp.StatusCode, resp.Header, resp.Trailer
+	if err := c.contract().Check(req, []byte(body), got.status, got.header, got.raw); err != nil {
+		c.fail("%.400v", err)
+	}
 	if resp.Header.Get("Content-Type") == "application/json" {
 		var env struct {
 			Success *bool
@@ -294,4 +297,6 @@ func (c *check) later(now, before map[string]any) {
 	}
 }
 
-func keysOf(o map[string]any) []string { return slices.Sorted(maps.Keys(o)) }
+func keysOf(o map[string]any) []string {
+	return append([]string{}, slices.Sorted(maps.Keys(o))...) // never null
+}

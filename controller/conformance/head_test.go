@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"muster/controller/api/apitest"
 	"muster/controller/app"
 	"muster/controller/app/apptest"
 )
@@ -54,6 +55,8 @@ type head struct {
 	refresh   string
 	powerless string // token of an admin without any role
 
+	contract func() *apitest.Contract // its OpenAPI document
+
 	mu      sync.Mutex
 	clients map[string]*http.Client // by the address that they call from
 }
@@ -70,6 +73,7 @@ func startHead(tb testing.TB, withPrograms bool) *head {
 		}
 	}
 	h.Head = apptest.Start(tb, func(c *app.Config) { c.Agent, c.PAMHelper = h.programs.agent, h.programs.pam })
+	h.contract = sync.OnceValue(func() *apitest.Contract { return apitest.ContractOf(tb, h.client(""), h.HTTP) })
 	t := h.Login(h.Admin)
 	h.operator, h.token, h.refresh = h.Admin, t.Access, t.Refresh
 	_, t = h.NewAdmin("powerless")

@@ -88,7 +88,7 @@ func (u *upstream) rows() []row {
 			}
 			ask(c, `{"action":"explode"}`).refused(400, "status", "checkout", "reset", "pull", "rebase")
 			ask(c, `{}`).refused(400, "action")
-			ask(c, ``).refused(400, "action")
+			ask(c, ``).refused(400)
 		}
 	}
 	return []row{

@@ -1,9 +1,18 @@
 package selection
 
+import mathbits "math/bits"
+
 // bits is a set of small numbers, which are slots of the index.
 type bits []uint64
 
 func (b bits) has(i int32) bool { return int(i>>6) < len(b) && b[i>>6]&(1<<(i&63)) != 0 }
+
+func (b bits) count() (n int) {
+	for _, word := range b {
+		n += mathbits.OnesCount64(word)
+	}
+	return n
+}
 
 func (b bits) clear(i int32) {
 	if int(i>>6) < len(b) {

@@ -1,7 +1,9 @@
 package selection
 
 import (
+	"encoding/json"
 	"slices"
+	"strconv"
 
 	"muster/shared/selector"
 )
@@ -53,7 +55,7 @@ func (c *column) forget(slot int32) {
 func (c *column) get(ix *Index, slot int32) (any, bool) {
 	if !c.known.has(slot) {
 		v, ok := ix.read(c.lookup, slot)
-		c.values[slot] = v
+		c.values[slot] = ready(v)
 		if ok {
 			c.there.set(slot)
 		} else {
@@ -62,6 +64,23 @@ func (c *column) get(ix *Index, slot int32) (any, bool) {
 		c.known.set(slot)
 	}
 	return c.values[slot], c.there.has(slot)
+}
+
+// ready turns a number as it was written into one that need not be parsed each
+// time, where that loses nothing of how it was written; and one that lies with
+// its node into one that lies beside the others of the column.
+func ready(v any) any {
+	switch n := v.(type) {
+	case json.Number:
+		if i, err := strconv.ParseInt(string(n), 10, 64); err == nil && strconv.FormatInt(i, 10) == string(n) {
+			return i
+		}
+	case *int64:
+		if n != nil {
+			return *n
+		}
+	}
+	return v
 }
 
 // holding gives the slots whose value is kept under the key.

@@ -122,13 +122,13 @@ func (ix *Index) add(uid string) int32 {
 func (ix *Index) remove(uid string, slot int32) {
 	i, _ := ix.position(uid)
 	ix.order = slices.Delete(ix.order, i, i+1)
+	for _, g := range ix.groups {
+		g.put(ix, slot, false)
+	}
 	delete(ix.slot, uid)
 	ix.nodes[slot] = nil
 	ix.free = append(ix.free, slot)
 	ix.forget(slot, inObject|inFleet)
-	for _, g := range ix.groups {
-		g.members.clear(slot)
-	}
 }
 
 func (ix *Index) position(uid string) (int, bool) {

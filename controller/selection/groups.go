@@ -1,6 +1,8 @@
 package selection
 
 import (
+	"slices"
+
 	"muster/shared/object"
 	"muster/shared/selector"
 )
@@ -12,27 +14,64 @@ type group struct {
 	expr      *selector.Expr // nil where it cannot be parsed: nobody is in it
 	reads     sections
 	members   bits
-	pending   queue // slots to look at again
-	all       bool  // or rather all of them
+	uids      []string // the members', in order; replaced, never changed, as it is given out
+	pending   queue    // slots to look at again
+	all       bool     // or rather all of them
 }
+
+// few is how many members are put into the list or taken out one by one;
+// beyond, making it anew is quicker.
+const few = 32
 
 // refresh brings the members up to date.
 func (g *group) refresh(ix *Index) {
-	if g.expr == nil {
+	switch {
+	case g.expr == nil:
+		g.uids = []string{}
 		return
-	}
-	if g.all {
+	case g.all:
 		g.pending = queue{}
 		g.members, g.all = ix.evaluate(g.expr), false
+		g.uids = ix.uids(g.members)
 		return
 	}
+	slots := g.pending.take()
 	v := view{ix: ix}
-	for _, slot := range g.pending.take() {
-		if v.slot = slot; ix.nodes[slot] != nil && g.expr.Match(&v) {
+	for _, slot := range slots {
+		if ix.nodes[slot] == nil {
+			continue // was taken out when it was deleted
+		}
+		v.slot = slot
+		if in := g.expr.Match(&v); len(slots) <= few {
+			g.put(ix, slot, in)
+		} else if in {
 			g.members.set(slot)
 		} else {
 			g.members.clear(slot)
 		}
+	}
+	if len(slots) > few {
+		g.uids = ix.uids(g.members)
+	}
+}
+
+// put makes the node in a slot a member, or not.
+func (g *group) put(ix *Index, slot int32, in bool) {
+	if g.members.has(slot) == in {
+		return
+	}
+	uid := ix.nodes[slot].UID
+	i, found := slices.BinarySearch(g.uids, uid)
+	switch {
+	case in && !found:
+		g.uids = slices.Concat(g.uids[:i], []string{uid}, g.uids[i:])
+	case !in && found:
+		g.uids = slices.Concat(g.uids[:i], g.uids[i+1:])
+	}
+	if in {
+		g.members.set(slot)
+	} else {
+		g.members.clear(slot)
 	}
 }
 

@@ -144,8 +144,9 @@ func (ix *Index) Select(ctx context.Context, e *selector.Expr) ([]*object.Node, 
 	return ix.list(found), nil
 }
 
-// Members gives the nodes of a dynamic group, ordered by UID.
-func (ix *Index) Members(ctx context.Context, uid string) ([]*object.Node, error) {
+// Members gives the UIDs of a dynamic group's nodes, in order. They must not be
+// changed.
+func (ix *Index) Members(ctx context.Context, uid string) ([]string, error) {
 	if err := ix.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -157,18 +158,29 @@ func (ix *Index) Members(ctx context.Context, uid string) ([]*object.Node, error
 	ix.clock++
 	ix.hear(g.reads)
 	g.refresh(ix)
-	return ix.list(g.members), nil
+	return g.uids, nil
 }
 
 // list gives the nodes in a set of slots, ordered by UID.
 func (ix *Index) list(found bits) []*object.Node {
-	nodes := []*object.Node{}
+	nodes := make([]*object.Node, 0, found.count())
 	for _, slot := range ix.order {
 		if found.has(slot) {
 			nodes = append(nodes, ix.nodes[slot])
 		}
 	}
 	return nodes
+}
+
+// uids gives their UIDs.
+func (ix *Index) uids(found bits) []string {
+	uids := make([]string, 0, found.count())
+	for _, slot := range ix.order {
+		if found.has(slot) {
+			uids = append(uids, ix.nodes[slot].UID)
+		}
+	}
+	return uids
 }
 
 // evaluate gives the slots that a selector picks.
@@ -182,8 +194,10 @@ func (ix *Index) evaluate(e *selector.Expr) bits {
 	}
 	anchors, ok := e.Anchors()
 	if !ok {
-		for _, slot := range ix.order {
-			try(slot)
+		for slot, n := range ix.nodes { // as columns lie in memory
+			if n != nil {
+				try(int32(slot))
+			}
 		}
 		return found
 	}

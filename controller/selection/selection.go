@@ -47,8 +47,9 @@ type Selection struct {
 // Routes are the endpoints.
 func (s *Selection) Routes() []api.Route {
 	return []api.Route{
-		{Method: "GET", Path: api.Root + "/dyngroup/{id}/nodes", Permission: "DyngroupsRead", Doc: "The UIDs of the nodes that are in the group now.", Handler: s.members},
-		{Method: "GET", Path: api.Root + "/nodes/select", Permission: "NodesRead", Doc: "The nodes that ?selector= picks, as UID and name.", Handler: s.pick},
+		{Method: "GET", Path: api.Root + "/dyngroup/{id}/nodes", Permission: "DyngroupsRead", Doc: "The UIDs of the nodes that are in the group now.", Handler: s.members, Answer: []string{}},
+		{Method: "GET", Path: api.Root + "/nodes/select", Permission: "NodesRead", Doc: "The nodes that ?selector= picks, as UID and name.", Handler: s.pick,
+			Query: []api.Param{{Name: "selector", Doc: "which nodes, such as up or h[ram_total] > 100GB"}}, Answer: []picked{}},
 	}
 }
 
@@ -57,12 +58,14 @@ func (s *Selection) members(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var nodes []*object.Node
 	if s.Index != nil {
-		nodes, err = s.Index.Members(r.Context(), o.Base().UID)
-	} else {
-		nodes, err = s.scan(o.(*object.Dyngroup).Selector)
+		uids, err := s.Index.Members(r.Context(), o.Base().UID)
+		if err != nil {
+			return err
+		}
+		return api.Data(w, uids)
 	}
+	nodes, err := s.scan(o.(*object.Dyngroup).Selector)
 	if err != nil {
 		return err
 	}

@@ -80,11 +80,11 @@ func TestDyngroup(t *testing.T) {
 	if reason := h.Refused("POST", "/dyngroups", `{"name":"bad","selector":"s[x] =="}`); !strings.HasPrefix(reason, "selector: ") || strings.HasSuffix(reason, "..") {
 		t.Error(reason)
 	}
-	g := h.Get("/dyngroup/big")
+	g := h.Get("dyngroup/big")
 	if g["selector"] != "h[ram_total] > 100GB" || g["parsed"] != `(hardware["ram_total"] > 100GB)` {
 		t.Errorf("the group is shown as %v", g)
 	}
-	n0 := h.Get("/node/n0")["uid"]
+	n0 := h.Get("node/n0")["uid"]
 	for _, id := range []string{"big", uid} {
 		if got := apitest.Decode[[]string](t, h.OK("GET", "/dyngroup/"+id+"/nodes", nil)); len(got) != 1 || got[0] != n0 {
 			t.Errorf("%s has the members %v, want %v", id, got, n0)

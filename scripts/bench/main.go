@@ -71,7 +71,7 @@ func bench(ctx context.Context) error {
 		return floor.Serve(ctx, c, os.Stdout)
 	}
 	s := settings{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	only := flag.String("only", "sizes,head,dns,boot", "the parts to measure")
+	only := flag.String("only", "sizes,head,selectors,dns,boot", "the parts to measure")
 	flag.StringVar(&s.program, "muster", "bin/muster", "the program to measure, with muster-agent beside it")
 	flag.StringVar(&s.cache, "cache", os.Getenv("MUSTER_LAB_CACHE"), "directory of the lab's assets")
 	flag.IntVar(&s.boots, "boots", 5, "boots of each kind, alternating with those of the floor; the median counts")
@@ -80,13 +80,13 @@ func bench(ctx context.Context) error {
 	flag.DurationVar(&s.span, "span", 5*time.Second, "how long each load lasts")
 	flag.Parse()
 
-	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "dns": measureDNS, "boot": measureBoots}
+	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "boot": measureBoots}
 	var figures []figure
 	var failed error
 	for _, name := range strings.Split(*only, ",") {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("-only %s: the parts are sizes, head, dns and boot", name)
+			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns and boot", name)
 		}
 		got, err := part(ctx, s)
 		figures = append(figures, got...)
