@@ -16,8 +16,8 @@ import (
 // What the published API has, and how much of it must hold. The second numbers
 // only ever grow.
 const (
-	published, holding                 = 206, 151
-	publishedExamples, holdingExamples = 52, 48
+	published, holding                 = 206, 174
+	publishedExamples, holdingExamples = 52, 50
 )
 
 // access says who may call an endpoint.

@@ -58,8 +58,8 @@ func (s *Repos) getURL(w http.ResponseWriter, req *http.Request) error {
 
 // branchList is a list of branches as bodies give it. Both spellings are taken.
 type branchList struct {
-	Branchmap   json.RawMessage `json:"branchmap"`
-	Underscored json.RawMessage `json:"branch_map"`
+	Branchmap   json.RawMessage `json:"branchmap,omitempty"`
+	Underscored json.RawMessage `json:"branch_map,omitempty"`
 }
 
 // mapping gives nil for none.

@@ -27,7 +27,6 @@ const few = 32
 func (g *group) refresh(ix *Index) {
 	switch {
 	case g.expr == nil:
-		g.uids = []string{}
 		return
 	case g.all:
 		g.pending = queue{}
@@ -64,9 +63,9 @@ func (g *group) put(ix *Index, slot int32, in bool) {
 	i, found := slices.BinarySearch(g.uids, uid)
 	switch {
 	case in && !found:
-		g.uids = slices.Concat(g.uids[:i], []string{uid}, g.uids[i:])
+		g.uids = slices.Insert(slices.Clone(g.uids), i, uid)
 	case !in && found:
-		g.uids = slices.Concat(g.uids[:i], g.uids[i+1:])
+		g.uids = slices.Delete(slices.Clone(g.uids), i, i+1)
 	}
 	if in {
 		g.members.set(slot)
@@ -86,7 +85,7 @@ func (ix *Index) dyngroupChanged(uid string) {
 	if o, ok := ix.look.Get(object.KindDyngroup, uid); ok {
 		d := o.(*object.Dyngroup)
 		e, _ := selector.Parse(d.Selector) // stored by a version that took it, else it has no members
-		g := &group{uid: uid, name: d.Name, expr: e, all: true}
+		g := &group{uid: uid, name: d.Name, expr: e, all: true, uids: []string{}}
 		ix.groups[uid], ix.byName[d.Name] = g, g
 	}
 	for _, g := range ix.groups {

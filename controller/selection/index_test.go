@@ -154,7 +154,7 @@ func agree(t *rapid.T, look *selection.Selection, text string, got []string, err
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(got, uids(want)) {
+	if got == nil || !slices.Equal(got, uids(want)) {
 		t.Fatalf("%s picks %v, the index %v", text, uids(want), got)
 	}
 }
