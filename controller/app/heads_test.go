@@ -360,3 +360,26 @@ func TestWholeCluster(t *testing.T) {
 		t.Errorf("one field is %s", a.Raw)
 	}
 }
+
+// TestEveryServiceRestarts: what was up is up again, and the head lives.
+func TestEveryServiceRestarts(t *testing.T) {
+	h := apptest.Start(t, func(c *app.Config) { c.DNS, c.HTTP = freePort(t), freePort(t) })
+	up := services(t, h.As("", "GET", "/head/services", nil))
+	for range 2 {
+		for name := range up {
+			if name == "http" { // it is what answers
+				continue
+			}
+			s := services(t, h.As("", "POST", "/head/services", map[string]any{"status": "restart,reload", "services": []string{name}}))
+			if s[name].Status != "up" {
+				t.Errorf("%s is %+v", name, s[name])
+			}
+		}
+	}
+	if up["dns"].Status != "up" {
+		t.Errorf("services are %v", up)
+	}
+	if now := services(t, h.As("", "GET", "/head/services", nil)); len(now) != len(up) {
+		t.Errorf("services are %v", now)
+	}
+}

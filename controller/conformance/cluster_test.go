@@ -18,9 +18,10 @@ func clusterSetup(c *check) {
 
 // thisHead is the UID of the one there is.
 func (c *check) thisHead() string {
-	heads := c.GET("/heads").object()
-	c.must(len(heads) >= 1, "no head is among the heads")
-	return keysOf(heads)[0]
+	uid, _ := c.GET("/cluster/database").object()["uid"].(string)
+	_, registered := c.GET("/heads").object()[uid]
+	c.must(registered, "this head, %q, is not among the heads", uid)
+	return uid
 }
 
 // filled says that data is there and not empty.

@@ -88,7 +88,7 @@ func New(c Config) *Server {
 
 // Part gives the server to a service group.
 func (s *Server) Part() service.Part {
-	return service.Part{Name: "dns", Listen: s.listen, Run: s.run}
+	return service.Part{Name: "dns", Doc: "Answers for nodes, heads and host names, and forwards the rest.", Stage: service.Front, Listen: s.listen, Run: s.run}
 }
 
 // Address is where it listens, once it does.
@@ -103,6 +103,7 @@ const maxReaders = 8
 // listen opens the ports. TCP comes first: unlike the UDP sockets, which share
 // a port among themselves, it cannot share one with another DNS server of ours.
 func (s *Server) listen(ctx context.Context) error {
+	s.udp, s.tcp = nil, nil // what an earlier run left is closed
 	addr, err := net.ResolveUDPAddr("udp", s.Addr)
 	if err != nil {
 		return fmt.Errorf("the address %q: %w", s.Addr, err)
