@@ -139,10 +139,10 @@ func (h *Head) open(ctx context.Context) error {
 		return err
 	}
 	h.agent = newAgentArchive(program, h.blobs, h.cfg.Data, h.log)
-	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
-		Problems: func(bc *object.Bootconfig) []string { return h.dir.provision.Problems(bc) }})
-	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
 	h.dir.provision, h.dir.blobs = h.newProvision(bootHead), h.blobs
+	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
+		Problems: h.dir.provision.Problems, Kickstarts: h.dir.provision})
+	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
 	if h.work, err = makeWork(h.cfg.Data); err != nil {
 		return err
 	}

@@ -231,5 +231,5 @@ func (m *muster) bootconfigCommands() []*cobra.Command {
 			return c.Call(cmd.Context(), "GET", path, nil, nil)
 		},
 	}
-	return []*cobra.Command{down, check, m.isoCommand(names)}
+	return []*cobra.Command{down, check, m.isoCommand(names), m.exportCommand(names), m.importCommand()}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"muster/controller/api"
+	"muster/controller/registry"
 	"muster/shared/kind"
 	"muster/shared/object"
 	"muster/shared/wire"
@@ -13,7 +14,10 @@ import (
 
 // Objects is what the library needs of the registry.
 type Objects interface {
+	Specs() []*kind.Spec
 	Find(kindName, id string) (kind.Object, error)
+	Create(ctx context.Context, by kind.Author, kindName string, in registry.Input) (string, error)
+	Delete(ctx context.Context, by kind.Author, kindName, id string) error
 	All(kindName string) []kind.Object
 	Look() kind.Look
 	Modify(ctx context.Context, by kind.Author, kindName, id string, fn func(kind.Tx, kind.Object) error) error
@@ -31,6 +35,8 @@ type Options struct {
 	// Problems gives what is wrong with a boot configuration beside its files;
 	// nil where nothing else is known of it.
 	Problems func(*object.Bootconfig) []string
+	// Kickstarts go along with exports; nil where there are none.
+	Kickstarts Kickstarts
 }
 
 // Library serves files of objects.
@@ -90,8 +96,14 @@ func (l *Library) Routes() []api.Route {
 	routes := []api.Route{
 		{Method: "GET", Path: wire.PathFile + "{digest}/{name}", Permission: kind.Public, Doc: "A file by its SHA-256, with ranges; for firmware and agents.", Handler: l.serveFile},
 		{Method: "GET", Path: api.Root + "/image/{id}/content/info", Permission: "ImagesRead", Doc: "What is known of the image's content.", Handler: l.info},
+		{Method: "GET", Path: api.Root + "/bootconfig/{id}/export", Permission: "BootconfigsRead", Doc: "The boot configuration with its files, its image and its kickstarts as one tar archive.", Handler: l.export, Raw: exportType,
+			Query: []api.Param{{Name: "image", Doc: "false leaves the image out"}, {Name: "groups", Doc: "attribute groups to add, with commas"}}},
 		{Method: "GET", Path: api.Root + "/bootconfigs/errors", Permission: "BootconfigsRead", Doc: "What keeps any boot configuration from booting.", Handler: l.allErrors},
 		{Method: "GET", Path: api.Root + "/bootconfig/{id}/errors", Permission: "BootconfigsRead", Doc: "What keeps the boot configuration from booting.", Handler: l.errors},
+	}
+	for _, method := range []string{"POST", "PUT"} {
+		routes = append(routes, api.Route{Method: method, Path: api.Root + "/bootconfigs/import", Permission: "BootconfigsWrite", Doc: "Make a boot configuration and what belongs to it from an export.",
+			Handler: l.importBootconfig, Upload: true, Answer: imported{}, Query: []api.Param{{Name: "name", Doc: "another name for the boot configuration"}, {Name: "image", Doc: "another name for the image"}}})
 	}
 	perms := map[string][2]kind.Permission{
 		object.KindBootconfig: {"BootconfigsRead", "BootconfigsWrite"},

@@ -35,7 +35,7 @@ type lib struct {
 	dir   string
 }
 
-func start(t *testing.T) *lib {
+func start(t testing.TB) *lib {
 	l := &lib{dir: t.TempDir()}
 	var err error
 	if l.blobs, err = library.OpenBlobs(l.dir); err != nil {

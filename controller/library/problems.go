@@ -50,12 +50,20 @@ func (l *Library) fileProblems(what string, f *object.File, remedy string) []str
 	if f.Problem != "" {
 		return []string{fmt.Sprintf("%s: %s: %s", what, f.Problem, remedy)}
 	}
+	if problem := l.storeProblem(f); problem != "" {
+		return []string{fmt.Sprintf("%s: %s: %s", what, problem, remedy)}
+	}
+	return nil
+}
+
+// storeProblem says why this head does not have a file whole, "" when it does.
+func (l *Library) storeProblem(f *object.File) string {
 	info, err := os.Stat(l.opt.Blobs.Path(f.SHA256))
 	switch {
 	case err != nil:
-		return []string{fmt.Sprintf("%s: its file is missing from this head's store (%v): %s", what, err, remedy)}
+		return fmt.Sprintf("its file is missing from this head's store (%v)", err)
 	case info.Size() != f.Size:
-		return []string{fmt.Sprintf("%s: its file in this head's store has %d bytes instead of %d: %s", what, info.Size(), f.Size, remedy)}
+		return fmt.Sprintf("its file in this head's store has %d bytes instead of %d", info.Size(), f.Size)
 	}
-	return nil
+	return ""
 }

@@ -20,6 +20,11 @@ type Progress func(done int64)
 // before anything is sent, so that a refusal costs nothing. src is read once,
 // and not closed.
 func (c *Client) Upload(ctx context.Context, path string, src io.Reader, size int64, progress Progress) error {
+	return c.UploadFor(ctx, path, src, size, progress, nil)
+}
+
+// UploadFor is Upload, and decodes the answer's data into out unless that is nil.
+func (c *Client) UploadFor(ctx context.Context, path string, src io.Reader, size int64, progress Progress, out any) error {
 	// A body cannot be sent twice: this renews the token if it has to be.
 	if _, err := c.Whoami(ctx); err != nil {
 		return err
@@ -31,7 +36,7 @@ func (c *Client) Upload(ctx context.Context, path string, src io.Reader, size in
 		return err
 	}
 	defer resp.Body.Close()
-	return c.decode(resp, nil)
+	return c.decode(resp, out)
 }
 
 // Download writes the bytes at path to dst and gives their number. total is -1

@@ -72,7 +72,7 @@ func bootconfig() *kind.Spec {
 		Read:     "BootconfigsRead",
 		Write:    "BootconfigsWrite",
 		Frozen:   "Cannot modify frozen boot configuration.",
-		Reserved: []string{"errors", "mkiso"},
+		Reserved: []string{"errors", "mkiso", "import"},
 		Columns:  []string{"name", "image", "boot_style", "kernel.size", "initramfs.size", "cmdline", "frozen"},
 		Fields:   meta(fields...),
 	}
