@@ -16,21 +16,22 @@ import (
 // Routes are the endpoints of this package.
 func (s *Service) Routes() []api.Route {
 	return []api.Route{
-		{Method: "POST", Path: "/api/v1/login", Permission: kind.Public, Handler: s.login,
+		{Method: "POST", Path: "/api/v1/login", Permission: kind.Public, Handler: s.login, Body: credentials{}, Answer: loggedIn{},
 			Doc: "Log in with `user` and `pass` (checked by PAM on this head), or with `user` and `secret` (left at login.sock within the last 60 s), or with `user`, `challenge` and `signature` (by one of the admin's SSH keys); gives an access and a refresh token."},
-		{Method: "GET", Path: "/api/v1/login/challenge", Permission: kind.Public, Handler: s.challenge,
-			Doc: "A challenge for ?user= to sign with an SSH key, good for one login within 60 s."},
-		{Method: "GET", Path: "/api/v1/newtoken", Permission: kind.OnlyLocal, Handler: s.refresh,
+		{Method: "GET", Path: "/api/v1/login/challenge", Permission: kind.Public, Handler: s.challenge, Answer: challenged{},
+			Query: []api.Param{{Name: "user", Doc: "name of the admin who is to sign"}},
+			Doc:   "A challenge for ?user= to sign with an SSH key, good for one login within 60 s."},
+		{Method: "GET", Path: "/api/v1/newtoken", Permission: kind.OnlyLocal, Handler: s.refresh, Answer: granted{},
 			Doc: "A new set of tokens for the refresh token in the Authorization header; an access token is refused."},
-		{Method: "GET", Path: "/api/v1/whoami", Permission: kind.LoggedIn, Handler: s.whoami,
+		{Method: "GET", Path: "/api/v1/whoami", Permission: kind.LoggedIn, Handler: s.whoami, Answer: me{},
 			Doc: "The admin whose token this is: `userid`, `uid`, `roles`."},
-		{Method: "GET", Path: "/api/v1/roles", Permission: kind.LoggedIn, Handler: s.roles,
+		{Method: "GET", Path: "/api/v1/roles", Permission: kind.LoggedIn, Handler: s.roles, Answer: allRoles{},
 			Doc: "The roles and permissions that an admin's `roles` may list, and what each role allows."},
-		{Method: "POST", Path: "/api/v1/admin/{id}/newtoken", Permission: kind.LoggedIn, Handler: s.mint,
+		{Method: "POST", Path: "/api/v1/admin/{id}/newtoken", Permission: kind.LoggedIn, Handler: s.mint, Body: mintOptions{}, Answer: granted{},
 			Doc: "A set of tokens for a tool: for oneself, or by a full admin for another; `timeout` bounds the life of all of it, in seconds."},
-		{Method: "POST", Path: "/api/v1/logout", Permission: kind.OnlyLocal, Handler: s.logout,
+		{Method: "POST", Path: "/api/v1/logout", Permission: kind.OnlyLocal, Handler: s.logout, Answer: api.Nothing{},
 			Doc: "End the login that the access token in the Authorization header goes back to, with all its tokens."},
-		{Method: "POST", Path: "/api/v1/admin/{id}/revoke", Permission: kind.LoggedIn, Handler: s.revoke,
+		{Method: "POST", Path: "/api/v1/admin/{id}/revoke", Permission: kind.LoggedIn, Handler: s.revoke, Answer: api.Nothing{},
 			Doc: "End all tokens of an admin at once, on all heads: one's own, or as somebody who may write admins those of another."},
 	}
 }
@@ -49,6 +50,29 @@ type granted struct {
 	UserID       string   `json:"userid"`
 	UID          string   `json:"uid"`
 	Token        tokenSet `json:"token"`
+}
+
+// credentials is the body of a login: the user, and one of three ways to show
+// that it is him.
+type credentials struct {
+	User      string  `json:"user"`
+	Pass      *string `json:"pass,omitempty"`
+	Secret    *string `json:"secret,omitempty"`
+	Challenge string  `json:"challenge,omitempty"`
+	Signature *string `json:"signature,omitempty"`
+}
+
+// loggedIn is the answer to a login.
+type loggedIn struct {
+	User  string   `json:"user"`
+	Token tokenSet `json:"token"`
+}
+
+// me is who asks.
+type me struct {
+	UserID string   `json:"userid"`
+	UID    string   `json:"uid"`
+	Roles  []string `json:"roles"`
 }
 
 // grant says what tokens to issue.
@@ -77,14 +101,7 @@ func (s *Service) issue(a Admin, g grant) (set tokenSet, err error) {
 func noStore(w http.ResponseWriter) { w.Header().Set("Cache-Control", "no-store") }
 
 func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
-	var in struct {
-		User   string  `json:"user"`
-		Pass   *string `json:"pass"`
-		Secret *string `json:"secret"`
-
-		Challenge string  `json:"challenge"`
-		Signature *string `json:"signature"`
-	}
+	var in credentials
 	if err := api.Decode(w, r, &in); err != nil {
 		return err
 	}
@@ -116,10 +133,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	noStore(w)
-	return api.Data(w, struct {
-		User  string   `json:"user"`
-		Token tokenSet `json:"token"`
-	}{a.Name, set})
+	return api.Data(w, loggedIn{a.Name, set})
 }
 
 func given(s *string) int {
@@ -192,9 +206,5 @@ func (s *Service) refresh(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Service) whoami(w http.ResponseWriter, r *http.Request) error {
 	c := api.CallerOf(r.Context())
-	return api.Data(w, struct {
-		UserID string   `json:"userid"`
-		UID    string   `json:"uid"`
-		Roles  []string `json:"roles"`
-	}{c.Admin, c.UID, append([]string{}, c.Roles...)})
+	return api.Data(w, me{c.Admin, c.UID, append([]string{}, c.Roles...)})
 }

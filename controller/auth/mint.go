@@ -41,15 +41,17 @@ func (s *Service) mint(w http.ResponseWriter, r *http.Request) error {
 	return api.Data(w, granted{caller.Admin, a.Name, a.UID, set})
 }
 
+type mintOptions struct {
+	Timeout *int64 `json:"timeout,omitempty"` // seconds
+}
+
 // timeout is the optional lifetime in the body of a request to mint; 0 when absent.
 func (s *Service) timeout(w http.ResponseWriter, r *http.Request) (time.Duration, error) {
 	raw, err := api.Body(w, r)
 	if err != nil || raw == nil {
 		return 0, err
 	}
-	var in struct {
-		Timeout *int64 `json:"timeout"`
-	}
+	var in mintOptions
 	if err := api.Strict(raw, &in); err != nil || in.Timeout == nil {
 		return 0, err
 	}

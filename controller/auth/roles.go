@@ -2,7 +2,6 @@ package auth
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 
@@ -50,26 +49,29 @@ func covers(have, want map[kind.Permission]bool) bool {
 	return true
 }
 
+type role struct {
+	Name        string            `json:"name"`
+	Doc         string            `json:"description"`
+	Permissions []kind.Permission `json:"permissions"`
+}
+
+type allRoles struct {
+	Roles       []role            `json:"roles"`
+	Permissions []kind.Permission `json:"permissions"`
+}
+
 // roles shows what there is to put into an admin's list of roles.
 func (s *Service) roles(w http.ResponseWriter, r *http.Request) error {
-	type shown struct {
-		Name        string            `json:"name"`
-		Doc         string            `json:"description"`
-		Permissions []kind.Permission `json:"permissions"`
-	}
-	all := struct {
-		Roles       []shown           `json:"roles"`
-		Permissions []kind.Permission `json:"permissions"`
-	}{Permissions: s.cfg.Rights.Permissions()}
-	for _, role := range object.Roles() {
-		var list []kind.Permission
-		set := s.grants.of([]string{role.Name})
+	all := allRoles{Permissions: s.cfg.Rights.Permissions()}
+	for _, entry := range object.Roles() {
+		list := []kind.Permission{}
+		set := s.grants.of([]string{entry.Name})
 		for _, p := range all.Permissions {
 			if set[p] {
 				list = append(list, p)
 			}
 		}
-		all.Roles = append(all.Roles, shown{role.Name, role.Doc, slices.Concat([]kind.Permission{}, list)})
+		all.Roles = append(all.Roles, role{entry.Name, entry.Doc, list})
 	}
 	return api.Data(w, all)
 }

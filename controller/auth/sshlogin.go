@@ -82,6 +82,13 @@ func (c *challenges) use(cl *claims) bool {
 	return true
 }
 
+// challenged is the answer to who asks for a challenge.
+type challenged struct {
+	Challenge string `json:"challenge"`
+	Namespace string `json:"namespace"`
+	ExpiresIn int64  `json:"expires_in"` // seconds
+}
+
 func (s *Service) challenge(w http.ResponseWriter, r *http.Request) error {
 	user := r.URL.Query().Get("user")
 	if err := checkUser(user); err != nil {
@@ -92,11 +99,7 @@ func (s *Service) challenge(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	noStore(w)
-	return api.Data(w, struct {
-		Challenge string `json:"challenge"`
-		Namespace string `json:"namespace"`
-		ExpiresIn int64  `json:"expires_in"`
-	}{text, SSHNamespace, int64(challengeTTL / time.Second)})
+	return api.Data(w, challenged{text, SSHNamespace, int64(challengeTTL / time.Second)})
 }
 
 // bySSH counts failures for the address alone: a signature cannot be guessed,
