@@ -19,8 +19,10 @@ import (
 	"time"
 
 	"muster/controller/api"
+	"muster/controller/audit"
 	"muster/controller/auth"
 	"muster/controller/auth/authority"
+	"muster/controller/events"
 	"muster/controller/exec"
 	"muster/controller/fleet"
 	"muster/controller/gitrepo"
@@ -55,6 +57,7 @@ type Head struct {
 	git     *gitrepo.Repos
 	blobs   *library.Blobs
 	routes  []api.Route
+	events  *events.Events
 	handler http.Handler
 	self    identity
 	book    *headlog.Book
@@ -100,7 +103,8 @@ func (h *Head) open(ctx context.Context) error {
 	h.dir = &directory{now: time.Now, head: h.name, dns: h.cfg.DNS}
 	h.reg, err = registry.Open(ctx, h.store, object.All(), registry.Options{
 		Head: h.name, UID: h.self.UID, Now: time.Now, Log: h.log, Taken: h.dir.taken,
-		Live: func(uid string) ([]byte, []byte) { return h.fleet.Live(uid) },
+		Live:         func(uid string) ([]byte, []byte) { return h.fleet.Live(uid) },
+		AuditRecords: h.cfg.AuditRecords, AuditAge: time.Duration(h.cfg.AuditDays) * 24 * time.Hour,
 	})
 	if err != nil {
 		return err
@@ -165,6 +169,7 @@ func (h *Head) serve(bh bootHead) error {
 	h.auth, err = auth.New(auth.Config{
 		Head: h.name, DataDir: h.cfg.Data, Admins: h.dir, Nodes: h.dir, Heads: h.dir,
 		Rights: object.NewRights(h.reg.Specs()), TrustedProxies: proxies, Helper: helper, Log: h.log,
+		Record: h.recordLogin,
 	})
 	if err != nil {
 		return err
@@ -178,6 +183,8 @@ func (h *Head) serve(bh bootHead) error {
 	if err != nil {
 		return err
 	}
+	nodes := &selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}
+	h.events = events.New(events.Options{Objects: h.reg, States: fleetStates{h.fleet}, Auth: h.auth, Matcher: nodes.Matcher, Log: h.log})
 	h.routes = slices.Concat(
 		info.Extend(api.Generic(h.reg)),
 		h.auth.Routes(),
@@ -193,8 +200,10 @@ func (h *Head) serve(bh bootHead) error {
 		h.newDatabase().Routes(),
 		h.newUsage().Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
-		(&selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}).Routes(),
-		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log}).Routes(),
+		nodes.Routes(),
+		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log, Record: h.recordExec}).Routes(),
+		(&audit.Audit{Trail: h.reg}).Routes(),
+		h.events.Routes(),
 		h.bootRoutes(bh),
 	)
 	h.handler, err = api.New(h.auth, h.log, h.routes)
@@ -243,6 +252,7 @@ func (h *Head) parts(done chan error) []service.Part {
 		{Name: "fleet", Doc: "Keeps the links of nodes' agents, and what they report.", Kept: "what nodes report would be lost, restart it instead", Run: h.fleet.Run},
 		{Name: "agent-archive", Doc: "Packs the agent for nodes that boot, when it is another one than before.", Run: h.agent.run},
 		{Name: "selections", Stage: service.Base, Hidden: true, Run: func(ctx context.Context) error { return h.index.Run(ctx, h.reg, h.fleet) }},
+		{Name: "events", Doc: "Tells clients what changes, as it happens.", Listen: h.events.Listen, Run: h.events.Run},
 		{Name: "library", Doc: "Removes files that nothing uses any more, every hour.", Run: h.library.Run},
 		{Name: "gitrepos", Doc: "Brings git repositories up to date with where they come from.", Run: h.git.Run},
 		h.auth.Socket(),

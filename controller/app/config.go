@@ -38,6 +38,8 @@ type Config struct {
 	ReportEvery   int    `key:"report-every" help:"how often nodes report their status, in seconds"`
 	DNS           string `key:"dns" help:"address and port of the DNS server, such as 0.0.0.0:53; none when empty"`
 	DNSUpstreams  string `key:"dns-upstreams" help:"resolvers that DNS asks for other names, with commas; those of /etc/resolv.conf when empty, \"none\" for none"`
+	AuditRecords  int    `key:"audit-records" help:"how many records the audit trail keeps"`
+	AuditDays     int    `key:"audit-days" help:"for how many days the audit trail keeps a record"`
 	LogLevel      string `key:"log-level" help:"debug, info, warn or error; a reload (SIGHUP) takes a new one"`
 }
 
@@ -45,7 +47,7 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		Data: "/var/lib/muster", HTTP: "0.0.0.0:8080", HTTPS: "0.0.0.0:8443", IPXE: "/usr/lib/ipxe", GRUB: bootiso.DefaultGRUB,
-		Lease: "24h", ReportEvery: 10, LogLevel: "info",
+		Lease: "24h", ReportEvery: 10, AuditRecords: 100_000, AuditDays: 365, LogLevel: "info",
 	}
 }
 
@@ -152,6 +154,9 @@ func (c *Config) check() error {
 	}
 	if c.ReportEvery < 1 || c.ReportEvery > 3600 {
 		return fmt.Errorf("--report-every %d is not between 1 and 3600 seconds", c.ReportEvery)
+	}
+	if c.AuditRecords < 1 || c.AuditDays < 1 || c.AuditDays > 36_500 {
+		return fmt.Errorf("--audit-records %d and --audit-days %d must be positive, and a century is the most", c.AuditRecords, c.AuditDays)
 	}
 	if _, err := c.proxies(); err != nil {
 		return err

@@ -109,6 +109,10 @@ type Config struct {
 	// Helper is the path of muster-pam; empty for the one beside this program.
 	Helper string
 
+	// Record notes in the audit trail what somebody did or tried: "login", "login
+	// refused", …. nil for no record.
+	Record func(ctx context.Context, by kind.Author, action string, detail map[string]string) error
+
 	Now func() time.Time // nil for time.Now
 	Log *slog.Logger
 }

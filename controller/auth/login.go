@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"math"
@@ -122,6 +123,9 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err != nil {
 		s.cfg.Log.Info("login refused", "user", in.User, "from", s.clientAddr(r), "reason", err)
+		if !fault.Is(err, fault.TooMany) { // who only knocks must not fill the trail
+			s.record(r, in.User, "login refused", map[string]string{"reason": fault.Of(err).Reason})
+		}
 		return err
 	}
 	a, ok := s.cfg.Admins.AdminByName(in.User)
@@ -132,8 +136,27 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	how := "password"
+	if in.Secret != nil {
+		how = "local socket"
+	} else if in.Signature != nil {
+		how = "SSH key"
+	}
+	s.record(r, a.Name, "login", map[string]string{"by": how})
 	noStore(w)
 	return api.Data(w, loggedIn{a.Name, set})
+}
+
+// record notes something in the audit trail. That it could not be noted must
+// not lock the admins out who could see to it.
+func (s *Service) record(r *http.Request, admin, action string, detail map[string]string) {
+	if s.cfg.Record == nil {
+		return
+	}
+	by := kind.Author{Name: admin, From: s.clientAddr(r).String()}
+	if err := s.cfg.Record(context.WithoutCancel(r.Context()), by, action, detail); err != nil {
+		s.cfg.Log.Error("not in the audit trail", "action", action, "admin", admin, "error", err)
+	}
 }
 
 func given(s *string) int {

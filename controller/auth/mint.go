@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"muster/controller/api"
@@ -37,6 +38,7 @@ func (s *Service) mint(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.cfg.Log.Info("token made", "for", a.Name, "by", caller.Admin, "seconds", set.ExpiresIn)
+	s.record(r, caller.Admin, "token made", map[string]string{"for": a.Name, "seconds": strconv.FormatInt(set.ExpiresIn, 10)})
 	noStore(w)
 	return api.Data(w, granted{caller.Admin, a.Name, a.UID, set})
 }
@@ -117,6 +119,7 @@ func (s *Service) revoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.cfg.Log.Info("tokens revoked", "of", a.Name, "by", caller.Admin)
+	s.record(r, caller.Admin, "tokens revoked", map[string]string{"of": a.Name})
 	return api.OK(w)
 }
 

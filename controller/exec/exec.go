@@ -41,6 +41,9 @@ type Exec struct {
 	Nodes  Nodes
 	Agents Agents
 	Log    *slog.Logger
+	// Record notes in the audit trail what is about to be run, and by whom; what
+	// cannot be noted is not run. nil for no record.
+	Record func(ctx context.Context, by kind.Author, node *object.Node, detail map[string]string) error
 }
 
 // TrailerStatus is the HTTP trailer that holds the command's exit status,
@@ -128,7 +131,7 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(in.Timeout*float64(time.Second)))
 	}
 	defer cancel()
-	stream, err := e.open(ctx, obj, cmd)
+	stream, err := e.open(ctx, api.By(r), obj, cmd)
 	if err != nil {
 		return err
 	}
@@ -155,12 +158,38 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (e *Exec) open(ctx context.Context, node kind.Object, cmd wire.Exec) (net.Conn, error) {
+func (e *Exec) open(ctx context.Context, by kind.Author, node kind.Object, cmd wire.Exec) (net.Conn, error) {
+	if err := e.record(ctx, by, node.(*object.Node), cmd); err != nil {
+		return nil, err
+	}
 	stream, err := e.Agents.Open(ctx, node.Base().UID, wire.Header{Type: wire.StreamExec, Exec: &cmd})
 	if err == nil {
 		e.Log.Info("command", "node", node.(*object.Node).Name, "admin", cmd.By, "shell", cmd.Shell, "argv", cmd.Argv, "tty", cmd.TTY)
 	}
 	return stream, err
+}
+
+func (e *Exec) record(ctx context.Context, by kind.Author, n *object.Node, cmd wire.Exec) error {
+	if e.Record == nil {
+		return nil
+	}
+	detail := map[string]string{"cmd": cmd.Shell}
+	switch {
+	case cmd.Login:
+		detail["cmd"] = "(login shell)"
+	case len(cmd.Argv) > 0:
+		words := make([]string, len(cmd.Argv))
+		for i, w := range cmd.Argv {
+			if words[i] = w; strings.ContainsAny(w, " \t\n\"'\\") || w == "" {
+				words[i] = strconv.Quote(w)
+			}
+		}
+		detail["cmd"] = strings.Join(words, " ")
+	}
+	if cmd.TTY {
+		detail["terminal"] = "true"
+	}
+	return e.Record(ctx, by, n, detail)
 }
 
 // feed sends the input as it comes, and its end. An input that breaks off ends

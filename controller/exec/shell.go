@@ -46,7 +46,7 @@ func (e *Exec) shell(w http.ResponseWriter, r *http.Request) error {
 	if !websocket.IsWebSocketUpgrade(r) {
 		return fault.Invalidf("This path takes only a websocket.")
 	}
-	stream, err := e.open(r.Context(), obj, cmd)
+	stream, err := e.open(r.Context(), api.By(r), obj, cmd)
 	if err != nil {
 		return err
 	}

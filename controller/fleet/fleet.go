@@ -20,7 +20,6 @@ import (
 	"muster/controller/store"
 	"muster/shared/fault"
 	"muster/shared/kind"
-	"muster/shared/object"
 	"muster/shared/wire"
 )
 
@@ -83,6 +82,7 @@ type Fleet struct {
 	dirty   map[string]bool // UIDs to be written behind
 	seq     uint64          // number of state changes, for those who wait
 	moved   chan struct{}   // closed and replaced when seq grows
+	history []StateChange   // the newest changes
 	tally   tally
 	wake    chan struct{} // tells the writer that there is something dirty
 }
@@ -123,12 +123,7 @@ func (f *Fleet) get(uid string) *node {
 // wait for states are woken if its state is another one. f.mu is held.
 func (f *Fleet) touch(uid string, n *node) {
 	f.stain(uid)
-	if state := f.state(n); state != n.was {
-		f.turn(n, state)
-		f.seq++
-		close(f.moved)
-		f.moved = make(chan struct{})
-	}
+	f.notice(uid, n)
 }
 
 // stain notes that a node's record is to be written. f.mu is held.
@@ -174,14 +169,8 @@ func (f *Fleet) State(uid string) (state string, since time.Time, reason string)
 	if n == nil {
 		return Unknown, time.Time{}, ""
 	}
-	state = f.state(n)
-	if state != n.was { // time alone turned it: unknown became down
-		f.turn(n, state)
-	}
-	if b := n.current(); b != nil && state == Failed {
-		reason = b.lastError()
-	}
-	return state, n.since, reason
+	state = f.notice(uid, n)
+	return state, n.since, n.reason(state)
 }
 
 // shortStatus is what a node's object shows of its status.
@@ -346,40 +335,6 @@ func (f *Fleet) closeLinks() {
 	f.mu.Unlock()
 	for _, l := range open {
 		l.session.Close()
-	}
-}
-
-// States gives every node's state by name, and the number to wait for changes
-// after.
-func (f *Fleet) States() (uint64, map[string]string) {
-	all := f.opt.Nodes.All(object.KindNode)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	out := make(map[string]string, len(all))
-	for _, o := range all {
-		state := Unknown
-		if n := f.nodes[o.Base().UID]; n != nil {
-			state = f.state(n)
-		}
-		out[o.(*object.Node).Name] = state
-	}
-	return f.seq, out
-}
-
-// WaitChange returns when some state changed since seq, or when ctx ends.
-func (f *Fleet) WaitChange(ctx context.Context, seq uint64) {
-	for {
-		f.mu.Lock()
-		now, moved := f.seq, f.moved
-		f.mu.Unlock()
-		if now != seq {
-			return
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

@@ -212,7 +212,8 @@ func (f *Fleet) Routes() []api.Route {
 		{Method: "GET", Path: node + "status", Permission: "NodesRead", Doc: "All that the node last reported, and its state.", Handler: f.getStatus},
 		{Method: "GET", Path: node + "timeline", Permission: "NodesRead", Doc: "The steps of the node's boots, oldest first.", Handler: f.getTimeline},
 		{Method: "DELETE", Path: node + "identity", Permission: "NodesWrite", Doc: "Make the node's certificate invalid; its address speaks for it again.", Handler: f.deleteIdentity},
-		{Method: "GET", Path: api.Root + "/nodes/states", Permission: "NodesRead", Doc: "Every node's state by name; ?after=SEQ waits for a change.", Handler: f.getStates, Query: []api.Param{{Name: "after", Type: "integer", Doc: "a number that an earlier answer gave"}}},
+		{Method: "GET", Path: api.Root + "/nodes/states", Permission: "NodesRead", Doc: "Every node's state by name; ?after=SEQ waits for a change.", Handler: f.getStates,
+			Query: []api.Param{{Name: "after", Type: "integer", Doc: "the seq of an earlier answer: wait for a change after it, for about a minute at most"}}},
 		{Method: "GET", Path: api.Root + "/whereami", Permission: kind.LoggedIn, Doc: "Which node the caller sits at.", Handler: f.whereAmI},
 	}
 }

@@ -66,6 +66,7 @@ func (f *Fleet) load(ctx context.Context) error {
 // Run writes behind until ctx ends, and then what is left.
 func (f *Fleet) Run(ctx context.Context) error {
 	counting := f.keepTally(ctx)
+	counting.Go(func() { f.lookAround(ctx) })
 	for {
 		select {
 		case <-ctx.Done():

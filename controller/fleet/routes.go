@@ -203,8 +203,13 @@ func (f *Fleet) deleteIdentity(w http.ResponseWriter, r *http.Request) error {
 	return api.OK(w)
 }
 
-// maxWait bounds how long a request may wait for a change.
-const maxWait = 55 * time.Second
+// maxWait bounds how long a request may wait for a change, and settle is how
+// long one that has come waits for more: when a thousand nodes boot, who waits
+// must not get all states a thousand times.
+const (
+	maxWait = 55 * time.Second
+	settle  = 100 * time.Millisecond
+)
 
 func (f *Fleet) getStates(w http.ResponseWriter, r *http.Request) error {
 	if text := r.URL.Query().Get("after"); text != "" {
@@ -213,7 +218,10 @@ func (f *Fleet) getStates(w http.ResponseWriter, r *http.Request) error {
 			return fault.Invalidf("after: %q is not a number that an earlier answer gave.", text)
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), maxWait)
-		f.WaitChange(ctx, after)
+		if _, now, _, _ := f.StatesAfter(after); now == after {
+			f.WaitChange(ctx, after)
+			sleep(ctx, settle)
+		}
 		cancel()
 	}
 	seq, states := f.States()

@@ -30,7 +30,7 @@ const (
 
 // Entry is one record of the audit trail.
 type Entry struct {
-	ID     string  `json:"id"` // ascending in time
+	ID     string  `json:"id"` // 20 hexadecimal digits, ascending in time
 	Time   float64 `json:"time"`
 	Admin  string  `json:"admin"` // who did it, or "muster" for the head itself
 	From   string  `json:"from,omitempty"`

@@ -86,7 +86,9 @@ func (r *Registry) Encoded(kindName string, obj kind.Object, by kind.Author) (te
 	seen.json = bytes.TrimRight(out.Bytes(), "\n")
 	sum := sha256.Sum256(seen.json)
 	seen.tag = Version(obj) + "." + base64.RawURLEncoding.EncodeToString(sum[:tagSize])
-	if spec.SeesAll(by) {
+	// A state that is no longer the object's, as the change feed gives, must not
+	// displace the one that is read.
+	if now, ok := r.view.Get(kindName, uid); ok && now == obj && spec.SeesAll(by) {
 		r.view.cache.put(uid, &seen.encoded)
 	}
 	return seen.json, seen.tag, nil

@@ -25,6 +25,7 @@ type view struct {
 	live  func(uid string) (hardware, status []byte)
 	cache cache
 
+	deleted tombs // guarded by mu
 	mu      sync.RWMutex
 	class   map[string]*class
 	at      uint64        // revision of the newest commit seen
@@ -131,6 +132,9 @@ func (v *view) put(key string, value []byte) error {
 	c.version.Add(1)
 	if old, ok := c.byUID[uid]; ok {
 		c.remove(spec, old)
+		if obj == nil && len(spec.Names) > 0 {
+			v.deleted.add(uid, spec.Text(old, spec.Names[0]))
+		}
 	}
 	if obj == nil {
 		v.cache.drop(uid)
@@ -269,4 +273,29 @@ func (v *view) all(kindName string) []kind.Object {
 	v.mu.RUnlock()
 	slices.SortFunc(out, func(a, b kind.Object) int { return cmp.Compare(a.Base().UID, b.Base().UID) })
 	return out
+}
+
+// tombs remembers the names of objects that were deleted lately.
+type tombs struct {
+	names map[string]string
+	order []string // UIDs, oldest first
+}
+
+const maxTombs = 10_000
+
+func (t *tombs) add(uid, name string) {
+	if t.names == nil {
+		t.names = map[string]string{}
+	}
+	t.names[uid] = name
+	if t.order = append(t.order, uid); len(t.order) > maxTombs {
+		delete(t.names, t.order[0])
+		t.order = t.order[1:]
+	}
+}
+
+func (v *view) nameOfDeleted(uid string) string {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.deleted.names[uid]
 }

@@ -158,6 +158,9 @@ func (o *operation) query(q url.Values) error {
 			types[p["name"].(string)], _ = dig(p, "schema", "type").(string)
 		}
 	}
+	if len(types) == 0 {
+		return nil // this route says nothing of its query
+	}
 	for name, values := range q {
 		kind, ok := types[name]
 		if !ok {
