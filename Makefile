@@ -32,7 +32,7 @@ check: deps-test build
 	$(GO) test -race -short -timeout 10m ./...
 
 boottest: deps-test build
-	$(GO) test -v -count=1 -timeout 13m -run TestBoot ./scripts/lab
+	$(GO) test -v -count=1 -timeout 13m -run "TestBoot|TestInstall" ./scripts/lab
 
 demo: deps-demo build ## two bare machines boot from a head and run a command, in a network of their own
 	$(GO) run ./scripts/lab/demo

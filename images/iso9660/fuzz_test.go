@@ -105,6 +105,7 @@ func FuzzImage(f *testing.F) {
 	again := bytes.Clone(whole)
 	copy(again[21*sector:], again[20*sector:21*sector]) // a directory in itself
 	f.Add(again, "dir/dir/moved/dir/link/link")
+	f.Add(bytes.ReplaceAll(whole, []byte("big"), []byte("a/b")), "big") // a name that is a path, of a file in pieces
 	joliet := bytes.Clone(whole)
 	joliet[systemArea+sector] = 2
 	copy(joliet[systemArea+sector:], joliet[systemArea:systemArea+sector])

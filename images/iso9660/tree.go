@@ -62,7 +62,7 @@ func (i *Image) each(dir Entry, fn func(Entry) error) error {
 		}
 		if whole != nil {
 			e.extents, e.Size = append(whole.extents, e.extents...), whole.Size+e.Size
-			e.Name, ok, whole = whole.Name, true, nil
+			e.Name, ok, whole = whole.Name, usable(whole.Name), nil
 		}
 		if rec.flags&flagMore != 0 {
 			if len(e.extents) > 1<<10 {

@@ -214,4 +214,38 @@ func headScript(t *testing.T, h *lab.Head, n *lab.Network, root string, system f
 			t.Errorf("scyld-install does not say %q: %s", want, said)
 		}
 	}
+	joinHeads(t, h, root, system)
+}
+
+// joinHeads runs what was installed, and lets the script make it known.
+func joinHeads(t *testing.T, h *lab.Head, root string, system func(string) *exec.Cmd) {
+	second := system("mount -t proc proc /proc; exec muster serve --config /etc/muster/muster.toml")
+	log := &strings.Builder{}
+	second.Stdout, second.Stderr = log, log
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = second.Process.Signal(os.Interrupt)
+		if err := second.Wait(); err != nil {
+			t.Errorf("the second head ended with %v:\n%s", err, log)
+		}
+	}()
+	access, err := h.Login(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "root/token"), []byte(access), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, system("timeout 60 sh -c 'until muster head ls >/dev/null 2>&1; do sleep 0.2; done'"))
+	must(t, system("sh /root/scyld-install --name head2 --password-file /root/right --token-file /root/token"))
+	uid, err := os.ReadFile(filepath.Join(root, "var/lib/muster/head-uid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known struct{ Name, UID, SSHPublic string }
+	if err := h.JSON(t.Context(), &known, "head", "get", strings.TrimSpace(string(uid))); err != nil || known.Name != "head2" {
+		t.Errorf("the first head knows %+v, %v", known, err)
+	}
 }

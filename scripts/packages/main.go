@@ -102,7 +102,7 @@ func sourceTime(ctx context.Context) (time.Time, error) {
 
 // compile builds the agent, static, for a processor.
 func (b *build) compile(ctx context.Context, arch, out string) error {
-	cmd := exec.CommandContext(ctx, b.gocmd, "build", "-trimpath", "-ldflags", "-s -w -X main.version="+b.version, "-o", out, "./agent")
+	cmd := exec.CommandContext(ctx, b.gocmd, "build", "-trimpath", "-ldflags", "-s -w -X main.version="+b.version, "-o", out, "muster/agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
@@ -171,7 +171,7 @@ func (b *build) publish(half string) error {
 func (b *build) native(dir, format, arch string, all []install.File) error {
 	info := &nfpm.Info{
 		Name: install.Agent, Arch: arch, Platform: "linux", Version: install.PackageVersion(b.version), VersionSchema: "none", Release: "1",
-		Section: "admin", Priority: "optional", License: "see /usr/share/doc/muster-agent", MTime: b.at,
+		Section: "admin", Priority: "optional", License: "Apache-2.0", MTime: b.at,
 		Maintainer: "the administrators of this cluster <root@localhost>", Description: "agent of a muster cluster\nKeeps a node connected to the head of its cluster, reports its state and runs what an admin asks for.",
 	}
 	info.RPM.BuildHost, info.RPM.Group, info.RPM.Summary = "localhost", "System Environment/Daemons", "agent of a muster cluster"
