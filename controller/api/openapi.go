@@ -139,11 +139,21 @@ func operation(rt Route, path string, names []string, schemas Schema, ids map[st
 	case rt.Upload:
 		op["requestBody"] = Schema{"content": Schema{"*/*": Schema{}}}
 	case rt.Body != nil:
-		op["requestBody"] = Schema{"content": jsonContent(component(schemas, SchemaOf(rt.Body)))}
+		op["requestBody"] = Schema{"content": jsonContent(component(schemas, bodySchema(rt.Body)))}
 	case rt.Method != "GET":
 		op["requestBody"] = Schema{"content": jsonContent(Any())}
 	}
 	return op
+}
+
+// bodySchema is that of a body. A Go type does not say which keys a request may
+// leave out, so that of one none is required.
+func bodySchema(body any) Schema {
+	s := SchemaOf(body)
+	if _, given := body.(Schema); !given {
+		delete(s, "required")
+	}
+	return s
 }
 
 // operationID makes getNodeById of GET /api/v1/node/{id}.

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -97,9 +99,45 @@ func loginRows() []row {
 	}
 }
 
-func sshLogin(c *check) { c.must(false, "no form of it is known") }
+// sshLogin signs the head's challenge with OpenSSH's own tool.
+func sshLogin(c *check) {
+	dir := c.TempDir()
+	key := filepath.Join(dir, "key")
+	out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "jo@desk", "-f", key).CombinedOutput()
+	c.must(err == nil, "ssh-keygen: %v: %s", err, out)
+	public, err := os.ReadFile(key + ".pub")
+	c.must(err == nil, "%v", err)
+	c.POST("/admins", `{"name":"signer"}`).uid()
+	challenge := func() (text, namespace string) {
+		o := c.anybody().GET("/login/challenge?user=signer").object()
+		text, _ = o["challenge"].(string)
+		namespace, _ = o["namespace"].(string)
+		return text, namespace
+	}
+	sign := func(text, namespace string) string {
+		cmd := exec.Command("ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", key)
+		cmd.Stdin = strings.NewReader(text)
+		out, err := cmd.Output()
+		c.must(err == nil, "ssh-keygen -Y sign: %v", err)
+		return string(out)
+	}
+	send := func(text, signature string) *answer {
+		return c.anybody().POST("/login", `{"user":"signer","challenge":`+show(text)+`,"signature":`+show(signature)+`}`)
+	}
+	text, namespace := challenge()
+	send(text, sign(text, namespace)).refused(401) // no key is stored yet
+	c.POST("/admin/signer/keys", show(strings.TrimSpace(string(public)))).done()
+	text, namespace = challenge()
+	signature := sign(text, namespace)
+	send(text, sign(text, "file")).refused(401)
+	a := send(text, signature)
+	access, refresh := a.tokens()
+	a.has("user", `"signer"`)
+	c.works("signer", access, refresh)
+	send(text, signature).refused(401) // once only
+}
 
-// revealed are endpoints that say who asks.
+// whoRows are endpoints that say who asks.
 func whoRows() []row {
 	return []row{
 		{"GET", "/whoami", token, "the admin who asks", func(c *check) {

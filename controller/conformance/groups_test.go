@@ -24,7 +24,7 @@ func groups() []group {
 		of("attribs", attribSetup, attribRows()),
 		of("admins", adminSetup, adminRows()),
 		of("bootconfigs", nil),
-		{"bootconfig", false, bootSetup, bootconfigRows()},
+		{"bootconfig", true, bootSetup, bootconfigRows()},
 		of("images", nil),
 		{"image", true, imageSetup, imageRows()},
 		of("nets", netSetup, netRows()),

@@ -6,7 +6,7 @@ import (
 
 func netSetup(c *check) {
 	c.POST("/nets", `{"name":"compute","first_ip":"10.50.0.10","ip_count":20,"mask_bits":24,"node_iface":"bond0"}`).uid()
-	c.POST("/nets", `{"name":"storage","first_ip":"10.60.0.10","ip_count":20,"mask_bits":24,"node_iface":"ib0"}`).uid()
+	c.POST("/nets", `{"name":"storage","first_ip":"172.31.7.10","ip_count":20,"mask_bits":24,"node_iface":"ib0"}`).uid()
 }
 
 // found says that a search gives exactly these networks.
@@ -43,8 +43,8 @@ func netRows() []row {
 		}},
 		{"GET", "/nets/byip/<IPADDR>", token, "by an address or a part of one", func(c *check) {
 			c.found("/nets/byip/10.50.0.10", "compute")
-			c.found("/nets/byip/10.60", "storage")
-			c.found("/nets/byip/0.0.10.99")
+			c.found("/nets/byip/172.31", "storage")
+			c.found("/nets/byip/10.99.99")
 			c.found("/nets/byip/192.168.1.1")
 		}},
 		{"GET", "/nets/bykey/<PART>", token, "by a part of the UID", func(c *check) {

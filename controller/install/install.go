@@ -49,11 +49,12 @@ func New(opt Options) *Install {
 func (i *Install) Routes() []api.Route {
 	path := api.Root + "/install"
 	return []api.Route{
-		{Method: "GET", Path: path + "/head/scyld-install", Permission: kind.Public, Doc: "A shell script that installs muster on a server and makes it a head beside this one.", Handler: i.headScript},
+		{Method: "GET", Path: path + "/head/scyld-install", Permission: kind.Public, Doc: "A shell script that installs muster on a server and makes it a head beside this one.", Handler: i.headScript, Raw: "*/*"},
 		{Method: "POST", Path: path + "/password", Permission: kind.Public, Doc: "Whether admin_pass is the cluster's password, which a server needs to become a head.", Handler: i.password},
 		{Method: "GET", Path: path + "/repo", Permission: kind.Public, Doc: "What another head needs to install itself from this one: packages with URLs and checksums, and the authority's certificates.", Handler: i.repo},
-		{Method: "GET", Path: path + "/client/installer", Permission: kind.Public, Doc: "A shell script that makes a running system a node; cpu, os and pkg choose the package, without them the script finds out.", Handler: i.installer},
-		{Method: "GET", Path: path + "/client/download/{pkgsys}/{name}", Permission: kind.Public, Doc: "A package, tar, rpm or deb, by its name.", Handler: i.download},
+		{Method: "GET", Path: path + "/client/installer", Permission: kind.Public, Doc: "A shell script that makes a running system a node; cpu, os and pkg choose the package, without them the script finds out.", Handler: i.installer, Raw: "*/*",
+			Query: []api.Param{{Name: "cpu", Doc: "x86_64 or arm64, also called aarch64"}, {Name: "os", Doc: "rhel, debian, cumulus or sonic, with or without a version"}, {Name: "pkg", Doc: "tar, rpm or deb"}}},
+		{Method: "GET", Path: path + "/client/download/{pkgsys}/{name}", Permission: kind.Public, Doc: "A package, tar, rpm or deb, by its name.", Handler: i.download, Raw: "*/*"},
 	}
 }
 
