@@ -56,10 +56,20 @@ func badBodies() map[string]string {
 		"a long name":        `{"name":"` + strings.Repeat("x", 1<<20) + `"}`,
 		"a long key":         `{"` + strings.Repeat("x", 1<<16) + `":1}`,
 		"an empty key":       `{"":1}`,
+		"10,000 levels":      strings.Repeat(`{"a":[`, 5_000) + strings.Repeat(`]}`, 5_000),
+		"10,000 levels more": `{"name":"x","attributes":` + strings.Repeat(`{"a":`, 10_000) + `1` + strings.Repeat(`}`, 10_000) + `}`,
+		"10 MB of keys":      manyBytes(10 << 20),
+		"not a number":       `{"name":NaN}`,
+		"minus infinity":     `{"name":-Infinity}`,
 		"too large":          `{"name":"` + strings.Repeat("x", api.MaxBody) + `"}`,
 		"spaces, too large":  strings.Repeat(" ", api.MaxBody+1),
 		"many keys":          manyKeys(20_000),
 	}
+}
+
+// manyBytes is a valid object of about that size.
+func manyBytes(n int) string {
+	return `{"name":"x","attributes":{"a":1` + strings.Repeat(`,"b":[1,2,3]`, n/12) + `}}`
 }
 
 func manyKeys(n int) string {

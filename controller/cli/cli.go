@@ -123,10 +123,10 @@ for all nodes. Objects are named by their name or UID, nodes also by MAC and IP.
 	for _, spec := range m.specs {
 		root.AddCommand(in("kinds", m.kindCommand(spec)))
 	}
-	for _, c := range []*cobra.Command{m.execCommand(), m.shellCommand(), m.waitCommand(), m.bootCommand()} {
+	for _, c := range []*cobra.Command{m.execCommand(), m.shellCommand(), m.waitCommand(), m.bootCommand(), m.eventsCommand()} {
 		root.AddCommand(in("nodes", c))
 	}
-	for _, c := range []*cobra.Command{m.loginCommand(), m.logoutCommand(), m.whoamiCommand()} {
+	for _, c := range []*cobra.Command{m.auditCommand(), m.loginCommand(), m.logoutCommand(), m.whoamiCommand()} {
 		root.AddCommand(in("access", c))
 	}
 	root.AddCommand(m.databaseCommand(), m.versionCommand())
