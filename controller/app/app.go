@@ -201,7 +201,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.newUsage().Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		nodes.Routes(),
-		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Log: h.log, Record: h.recordExec}).Routes(),
+		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Select: nodes.SelectBy, Log: h.log, Record: h.recordExec}).Routes(),
 		(&audit.Audit{Trail: h.reg}).Routes(),
 		h.events.Routes(),
 		h.bootRoutes(bh),

@@ -12,7 +12,11 @@ import (
 
 // recordExec and recordLogin note in the audit trail what changes no object.
 func (h *Head) recordExec(ctx context.Context, by kind.Author, n *object.Node, detail map[string]string) error {
-	return h.reg.Record(ctx, by, registry.Entry{Action: "exec", Kind: object.KindNode, UID: n.UID, Name: n.Name, Detail: detail})
+	e := registry.Entry{Action: "exec", Kind: object.KindNode, Detail: detail}
+	if n != nil {
+		e.UID, e.Name = n.UID, n.Name
+	}
+	return h.reg.Record(ctx, by, e)
 }
 
 func (h *Head) recordLogin(ctx context.Context, by kind.Author, action string, detail map[string]string) error {

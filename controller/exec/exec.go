@@ -1,5 +1,6 @@
-// Package exec runs commands on nodes for admins: a command with its output
-// as raw bytes, or an interactive terminal on a websocket.
+// Package exec runs commands on nodes for admins: on one node with the output
+// as raw bytes, on many as lines of JSON, or an interactive terminal on a
+// websocket.
 //
 // It carries bytes between an HTTP request and a stream to the node's agent;
 // running the command is agent/command's part. It must not keep state: a
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"muster/controller/api"
@@ -28,11 +30,13 @@ import (
 // Nodes finds the node that an identifier names.
 type Nodes interface {
 	Find(kindName, id string) (kind.Object, error)
+	All(kindName string) []kind.Object
 }
 
 // Agents opens a stream to a node's agent; an agent that is not connected is a
 // Conflict.
 type Agents interface {
+	Connected(uid string) error
 	Open(ctx context.Context, uid string, h wire.Header) (net.Conn, error)
 }
 
@@ -42,8 +46,13 @@ type Exec struct {
 	Agents Agents
 	Log    *slog.Logger
 	// Record notes in the audit trail what is about to be run, and by whom; what
-	// cannot be noted is not run. nil for no record.
+	// cannot be noted is not run. The node is nil where there are several, which
+	// the detail then names. nil for no record.
 	Record func(ctx context.Context, by kind.Author, node *object.Node, detail map[string]string) error
+	// Select gives the nodes that a selector picks, as far as its author may know.
+	Select func(ctx context.Context, by kind.Author, selector string) ([]*object.Node, error)
+
+	runs atomic.Int32 // commands on sets of nodes, now
 }
 
 // TrailerStatus is the HTTP trailer that holds the command's exit status,
@@ -57,6 +66,7 @@ const (
 func (e *Exec) Routes() []api.Route {
 	return []api.Route{
 		{Method: "PUT", Path: api.Root + "/node/{id}/exec", Permission: kind.NodesExecCommand, Doc: "Run a command on the node; its output comes as raw bytes, its exit status in the trailer " + TrailerStatus + ".", Handler: e.run},
+		{Method: "POST", Path: api.Root + "/exec", Permission: kind.NodesExecCommand, Raw: "application/x-ndjson", Body: manyRequest{}, Doc: "Run a command on a set of nodes; each line of the answer is a JSON object with a node and its stdout, stderr, status or error, as they come.", Handler: e.runMany},
 		{Method: "GET", Path: api.Root + "/node/{id}/shell", Permission: kind.NodesExecCommand, Doc: "A terminal on the node, as a websocket.", Handler: e.shell},
 	}
 }
@@ -159,7 +169,7 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *Exec) open(ctx context.Context, by kind.Author, node kind.Object, cmd wire.Exec) (net.Conn, error) {
-	if err := e.record(ctx, by, node.(*object.Node), cmd); err != nil {
+	if err := e.record(ctx, by, []*object.Node{node.(*object.Node)}, cmd); err != nil {
 		return nil, err
 	}
 	stream, err := e.Agents.Open(ctx, node.Base().UID, wire.Header{Type: wire.StreamExec, Exec: &cmd})
@@ -169,7 +179,7 @@ func (e *Exec) open(ctx context.Context, by kind.Author, node kind.Object, cmd w
 	return stream, err
 }
 
-func (e *Exec) record(ctx context.Context, by kind.Author, n *object.Node, cmd wire.Exec) error {
+func (e *Exec) record(ctx context.Context, by kind.Author, nodes []*object.Node, cmd wire.Exec) error {
 	if e.Record == nil {
 		return nil
 	}
@@ -189,7 +199,11 @@ func (e *Exec) record(ctx context.Context, by kind.Author, n *object.Node, cmd w
 	if cmd.TTY {
 		detail["terminal"] = "true"
 	}
-	return e.Record(ctx, by, n, detail)
+	if len(nodes) == 1 {
+		return e.Record(ctx, by, nodes[0], detail)
+	}
+	detail["nodes"], detail["count"] = fold(nodes), strconv.Itoa(len(nodes))
+	return e.Record(ctx, by, nil, detail)
 }
 
 // feed sends the input as it comes, and its end. An input that breaks off ends

@@ -181,6 +181,18 @@ func (f *Fleet) Open(ctx context.Context, uid string, h wire.Header) (net.Conn, 
 	return stream, nil
 }
 
+// Connected says why a node's agent is not connected, as Open does; nil if it is.
+func (f *Fleet) Connected(uid string) error {
+	f.mu.Lock()
+	n := f.nodes[uid]
+	there := n != nil && n.link != nil
+	f.mu.Unlock()
+	if !there {
+		return f.absent(uid)
+	}
+	return nil
+}
+
 func (f *Fleet) absent(uid string) error {
 	name := uid
 	if obj, ok := f.opt.Nodes.Look().Get(object.KindNode, uid); ok {

@@ -87,10 +87,7 @@ func (s *Selection) pick(w http.ResponseWriter, r *http.Request) error {
 	if text == "" {
 		return fault.Invalidf("selector: which nodes? For instance ?selector=up.")
 	}
-	if err := mayAsk(text, api.By(r)); err != nil {
-		return err
-	}
-	nodes, err := s.Select(r.Context(), text)
+	nodes, err := s.SelectBy(r.Context(), api.By(r), text)
 	if err != nil {
 		return err
 	}
@@ -99,6 +96,14 @@ func (s *Selection) pick(w http.ResponseWriter, r *http.Request) error {
 		out[i] = picked{n.UID, n.Name}
 	}
 	return api.Data(w, out)
+}
+
+// SelectBy is Select for somebody who must not learn what he may not see.
+func (s *Selection) SelectBy(ctx context.Context, by kind.Author, text string) ([]*object.Node, error) {
+	if err := mayAsk(text, by); err != nil {
+		return nil, err
+	}
+	return s.Select(ctx, text)
 }
 
 // mayAsk refuses selectors about what the caller may not see: by asking often

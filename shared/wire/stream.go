@@ -114,13 +114,9 @@ func WriteFrame(w io.Writer, kind FrameKind, payload []byte) error {
 // ReadFrame reads one frame into buf, which must hold MaxFrame bytes; the
 // payload is a part of buf.
 func ReadFrame(r io.Reader, buf []byte) (FrameKind, []byte, error) {
-	var head [5]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
+	kind, n, err := ReadFrameHead(r)
+	if err != nil {
 		return 0, nil, err
-	}
-	n := binary.BigEndian.Uint32(head[1:])
-	if n > MaxFrame {
-		return 0, nil, fmt.Errorf("frame of %d bytes, at most %d are taken", n, MaxFrame)
 	}
 	if _, err := io.ReadFull(r, buf[:n]); err != nil {
 		if err == io.EOF {
@@ -128,5 +124,19 @@ func ReadFrame(r io.Reader, buf []byte) (FrameKind, []byte, error) {
 		}
 		return 0, nil, err
 	}
-	return FrameKind(head[0]), buf[:n], nil
+	return kind, buf[:n], nil
+}
+
+// ReadFrameHead reads the beginning of a frame, up to its payload of size
+// bytes: at most MaxFrame.
+func ReadFrameHead(r io.Reader) (kind FrameKind, size int, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, 0, err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n > MaxFrame {
+		return 0, 0, fmt.Errorf("frame of %d bytes, at most %d are taken", n, MaxFrame)
+	}
+	return FrameKind(head[0]), int(n), nil
 }

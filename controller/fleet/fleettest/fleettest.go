@@ -68,7 +68,8 @@ func Start(tb testing.TB, dir string) *Head {
 			if err != nil {
 				tb.Fatal(err)
 			}
-			return [][]api.Route{h.Fleet.Routes(), (&selection.Selection{Objects: a.Registry, Live: h.Fleet, Index: h.Index}).Routes(), (&exec.Exec{Nodes: a.Registry, Agents: h.Fleet, Log: a.Logger}).Routes()}
+			picks := &selection.Selection{Objects: a.Registry, Live: h.Fleet, Index: h.Index}
+			return [][]api.Route{h.Fleet.Routes(), picks.Routes(), (&exec.Exec{Nodes: a.Registry, Agents: h.Fleet, Select: picks.SelectBy, Log: a.Logger}).Routes()}
 		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
