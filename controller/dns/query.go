@@ -31,7 +31,6 @@ type query struct {
 // name is the name asked for, in lower case. It is valid as long as q is.
 func (q *query) name() []byte { return q.buf[:q.size] }
 
-func (q *query) id() uint16      { return binary.BigEndian.Uint16(q.raw) }
 func (q *query) recursion() bool { return q.raw[2]&1 != 0 }
 func (q *query) authentic() bool { return q.raw[3]&0x20 != 0 } // AD: the asker understands it
 func (q *query) unchecked() bool { return q.raw[3]&0x10 != 0 } // CD

@@ -35,7 +35,7 @@ func handmade() []byte {
 	binary.LittleEndian.PutUint32(ce[4:], 22)
 	binary.LittleEndian.PutUint32(ce[12:], 100)
 	binary.LittleEndian.PutUint32(ce[20:], 10)
-	root = append(root, rawRecord(0, 23, 6, "C", append([]byte{'N', 'M', 8, 1, 1, 'l', 'o', 'n'}, ce...))...)
+	_ = append(root, rawRecord(0, 23, 6, "C", append([]byte{'N', 'M', 8, 1, 1, 'l', 'o', 'n'}, ce...))...)
 	copy(b[22*sector+100:], name("g.txt"))
 	copy(b[21*sector:], append(append(rawRecord(flagDir, 21, sector, "\x00", nil), rawRecord(flagDir, 20, sector, "\x01", nil)...), rawRecord(0, 22, 5, "F", name("file"))...))
 	copy(b[22*sector:], "hello")
