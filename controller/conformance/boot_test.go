@@ -103,7 +103,9 @@ func bootconfigRows() []row {
 			}
 		}},
 		{"GET", "/bootconfigs/mkiso", token, "a bootable ISO of a boot configuration and an image", func(c *check) {
-			ask := func() *answer { return c.GET("/bootconfigs/mkiso", `{"uid":"real","image":"real"}`) }
+			ask := func() *answer {
+				return c.GET("/bootconfigs/mkiso", `{"uid":"real","image":"real","url":`+show(c.HTTP)+`}`)
+			}
 			a := ask()
 			for end := time.Now().Add(time.Minute); strings.Contains(a.reason, "still packing") && time.Now().Before(end); a = ask() {
 				time.Sleep(100 * time.Millisecond) // nothing tells when the agent is packed
@@ -112,7 +114,7 @@ func bootconfigRows() []row {
 			if len(iso) < 64<<10 || !bytes.Equal(iso[0x8001:0x8006], []byte("CD001")) {
 				c.fail("%d bytes came, which are no ISO 9660 file system", len(iso))
 			}
-			if again := c.GET("/bootconfigs/mkiso?uid=real").bytes(); len(again) < 64<<10 {
+			if again := c.GET("/bootconfigs/mkiso?uid=real&url=" + c.HTTP).bytes(); len(again) < 64<<10 {
 				c.fail("a query gives %d bytes", len(again))
 			}
 			c.GET("/bootconfigs/mkiso").refused(400, "uid")
