@@ -3,7 +3,7 @@ package registry
 import (
 	"cmp"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/sync/errgroup"
 
 	"muster/controller/store"
@@ -50,37 +51,63 @@ func newView(specs map[string]*kind.Spec, live func(string) ([]byte, []byte)) *v
 	return v
 }
 
+// loaded is an object read from the store, with what is indexed of it.
+type loaded struct {
+	spec *kind.Spec
+	obj  kind.Object
+	keys map[string]string
+}
+
+// loadBatch is how many objects are decoded in one go.
+const loadBatch = 256
+
 // load reads all objects. Decoding is most of the work of a head's start, so
-// that all cores share it.
+// that all cores share it, beginning while the store is still being read.
 func (v *view) load(tx store.Tx, revision uint64) error {
-	var pairs []store.Pair
-	for pair, err := range tx.Scan(objectPrefix, "") {
-		if err != nil {
-			return err
-		}
-		pairs = append(pairs, pair)
-	}
-	objects := make([]kind.Object, len(pairs))
+	var batches []*[]loaded
 	var group errgroup.Group
-	share := max(1, (len(pairs)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	for from := 0; from < len(pairs); from += share {
+	group.SetLimit(runtime.GOMAXPROCS(0) + 1)
+	var pairs []store.Pair
+	decode := func() {
+		part, out := pairs, &[]loaded{}
+		pairs, batches = nil, append(batches, out)
 		group.Go(func() error {
-			for i := from; i < min(from+share, len(pairs)); i++ {
-				var err error
-				if _, objects[i], err = v.decode(pairs[i].Key, pairs[i].Value); err != nil {
+			for _, p := range part {
+				spec, obj, err := v.decode(p.Key, p.Value)
+				if err != nil {
 					return err
+				}
+				if obj != nil {
+					*out = append(*out, loaded{spec, obj, uniqueKeys(spec, obj)})
 				}
 			}
 			return nil
 		})
 	}
+	for pair, err := range tx.Scan(objectPrefix, "") {
+		if err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		if pairs = append(pairs, pair); len(pairs) == loadBatch {
+			decode()
+		}
+	}
+	decode()
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for i, obj := range objects {
-		if obj != nil {
-			spec, _ := v.spec(pairs[i].Key)
-			v.class[spec.Name].add(spec, obj)
+	count := map[*kind.Spec]int{}
+	for _, batch := range batches {
+		for _, l := range *batch {
+			count[l.spec]++
+		}
+	}
+	for spec, n := range count {
+		v.class[spec.Name].reserve(spec, n)
+	}
+	for _, batch := range batches {
+		for _, l := range *batch {
+			v.class[l.spec.Name].insert(l.obj, l.keys)
 		}
 	}
 	v.at = revision
@@ -144,9 +171,21 @@ func (v *view) put(key string, value []byte) error {
 	return nil
 }
 
-func (c *class) add(spec *kind.Spec, obj kind.Object) {
+// reserve makes the maps of an empty class as large as they will be.
+func (c *class) reserve(spec *kind.Spec, n int) {
+	c.byUID = make(map[string]kind.Object, n)
+	for _, f := range spec.Fields {
+		if f.Unique {
+			c.byKey[f.Path] = make(map[string]kind.Object, n)
+		}
+	}
+}
+
+func (c *class) add(spec *kind.Spec, obj kind.Object) { c.insert(obj, uniqueKeys(spec, obj)) }
+
+func (c *class) insert(obj kind.Object, keys map[string]string) {
 	c.byUID[obj.Base().UID] = obj
-	for key, value := range uniqueKeys(spec, obj) {
+	for key, value := range keys {
 		if c.byKey[key] == nil {
 			c.byKey[key] = map[string]kind.Object{}
 		}

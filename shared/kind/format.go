@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Values is a map of names and scalars. Numbers in it are json.Number, so that
@@ -30,6 +32,62 @@ func (v *Values) UnmarshalJSON(raw []byte) error {
 		*v = m
 	}
 	return err
+}
+
+// UnmarshalJSONFrom does the same for go-json-experiment/json, by which stored
+// objects are read at a head's start.
+func (v *Values) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		raw, err := d.ReadValue()
+		if err != nil {
+			return err
+		}
+		return v.UnmarshalJSON(raw)
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	m := Values{}
+	for d.PeekKind() != '}' {
+		key, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
+		name := key.String()
+		if m[name], err = value(d); err != nil {
+			return err
+		}
+	}
+	*v = m
+	_, err := d.ReadToken()
+	return err
+}
+
+func value(d *jsontext.Decoder) (any, error) {
+	if k := d.PeekKind(); k == '{' || k == '[' {
+		raw, err := d.ReadValue()
+		if err != nil {
+			return nil, err
+		}
+		var v any
+		numbers := json.NewDecoder(bytes.NewReader(raw))
+		numbers.UseNumber()
+		err = numbers.Decode(&v)
+		return v, err
+	}
+	t, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch t.Kind() {
+	case '"':
+		return t.String(), nil
+	case '0':
+		return json.Number(t.String()), nil
+	case 't', 'f':
+		return t.Bool(), nil
+	}
+	return nil, nil
 }
 
 // Format says what values a field takes. Parse turns what a user sent (valid
