@@ -1,6 +1,8 @@
 package app
 
 import (
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,11 +14,36 @@ import (
 
 // isoMaker connects what makes ISO files of boot configurations.
 func (h *Head) isoMaker(bh bootHead) *bootiso.Maker {
-	opt := bootiso.Options{Objects: h.reg, Plan: h.dir.isoPlan, CA: h.ca.Fingerprint(), GRUB: h.cfg.GRUB, Dir: h.work, Log: h.log}
-	if bh.Addr.IsValid() {
-		opt.HTTP, opt.HTTPS = bh.HTTP(), bh.HTTPS()
+	return bootiso.New(bootiso.Options{
+		Objects: h.reg, Plan: h.dir.isoPlan, CA: h.ca.Fingerprint(), GRUB: h.cfg.GRUB, Dir: h.work, Log: h.log,
+		URLs: func(local net.Addr) (string, string) {
+			if bh.Addr.IsValid() {
+				return bh.HTTP(), bh.HTTPS()
+			}
+			// Without a boot interface there are no keys, and https is for those who have one.
+			return "http://" + net.JoinHostPort(h.reachedAt(local).String(), h.portOf("http")), ""
+		},
+	})
+}
+
+// reachedAt is an address of this head for others: the one that a client used,
+// or where that was on this host the first one that is not.
+func (h *Head) reachedAt(local net.Addr) netip.Addr {
+	at := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if local != nil {
+		if ap, err := netip.ParseAddrPort(local.String()); err == nil {
+			at = ap.Addr().Unmap()
+		}
 	}
-	return bootiso.New(opt)
+	if !at.IsLoopback() {
+		return at
+	}
+	for _, a := range h.addresses() {
+		if a.IsGlobalUnicast() && a.Is4() {
+			return a
+		}
+	}
+	return at
 }
 
 // makeWork gives an empty directory for temporary files.

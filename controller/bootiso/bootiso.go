@@ -47,12 +47,13 @@ type Options struct {
 	// Plan gives what a boot configuration boots, or why it cannot; n is nil
 	// where the ISO is for any node.
 	Plan func(bc *object.Bootconfig, n *object.Node) (Plan, error)
-	// HTTP and HTTPS are the head's URLs as machines reach it, empty where it
-	// has no boot interface and so can give no keys; CA is the fingerprint of its authority.
-	HTTP, HTTPS, CA string
-	GRUB            string // directory of GRUB's modules, /usr/lib/grub
-	Dir             string // for temporary files of a few MB
-	Log             *slog.Logger
+	// URLs gives the head's, as machines reach it; local is the address at which
+	// the client did. Without https machines are known by their address alone.
+	URLs func(local net.Addr) (http, https string)
+	CA   string // fingerprint of the head's authority
+	GRUB string // directory of GRUB's modules, /usr/lib/grub
+	Dir  string // for temporary files of a few MB
+	Log  *slog.Logger
 }
 
 // DefaultGRUB is where Debian, Ubuntu and Fedora have GRUB's modules.
@@ -96,7 +97,8 @@ func (m *Maker) mkiso(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p, name, err := m.plan(want)
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	p, name, err := m.plan(want, local)
 	if err != nil {
 		return err
 	}
@@ -156,7 +158,7 @@ func parse(w http.ResponseWriter, r *http.Request) (wanted, error) {
 }
 
 // plan decides what is on the ISO.
-func (m *Maker) plan(want wanted) (Plan, string, error) {
+func (m *Maker) plan(want wanted, local net.Addr) (Plan, string, error) {
 	o, err := m.opt.Objects.Find(object.KindBootconfig, want.UID)
 	if err != nil {
 		return Plan{}, "", err
@@ -186,7 +188,7 @@ func (m *Maker) plan(want wanted) (Plan, string, error) {
 		return Plan{}, "", err
 	}
 	if !p.Foreign {
-		args, err := m.arguments(want, &bc)
+		args, err := m.arguments(want, &bc, local)
 		if err != nil {
 			return Plan{}, "", err
 		}
@@ -197,8 +199,8 @@ func (m *Maker) plan(want wanted) (Plan, string, error) {
 
 // arguments lead the agent to the head. There is no key among them: the agent
 // asks for one when it has an address.
-func (m *Maker) arguments(want wanted, bc *object.Bootconfig) ([]string, error) {
-	plain, secure := m.opt.HTTP, m.opt.HTTPS
+func (m *Maker) arguments(want wanted, bc *object.Bootconfig, local net.Addr) ([]string, error) {
+	plain, secure := m.opt.URLs(local)
 	if want.URL != "" {
 		u, err := url.Parse(want.URL)
 		if err != nil || u.Host == "" || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
@@ -208,9 +210,6 @@ func (m *Maker) arguments(want wanted, bc *object.Bootconfig) ([]string, error) 
 		if s, err := url.Parse(secure); err == nil && s.Host != "" {
 			secure = "https://" + net.JoinHostPort(u.Hostname(), cmp.Or(s.Port(), "443"))
 		}
-	}
-	if plain == "" {
-		return nil, fault.New(fault.Conflict, "This head has no boot interface, so it cannot know how machines reach it: say so with url.")
 	}
 	args := []string{wire.CmdlineHead + "=" + plain, wire.CmdlineConfig + "=" + bc.UID}
 	if secure != "" {

@@ -2,6 +2,7 @@ package bootiso_test
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,7 +31,7 @@ func start(t *testing.T) *site {
 		}
 	}
 	s.opt = bootiso.Options{GRUB: bootiso.DefaultGRUB, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
-		HTTP: "http://10.0.0.1:8080", HTTPS: "https://10.0.0.1:8443", CA: strings.Repeat("ca", 32)}
+		URLs: func(net.Addr) (string, string) { return "http://10.0.0.1:8080", "https://10.0.0.1:8443" }, CA: strings.Repeat("ca", 32)}
 	s.opt.Plan = func(bc *object.Bootconfig, n *object.Node) (bootiso.Plan, error) {
 		if bc.Name == "broken" {
 			return bootiso.Plan{}, fault.New(fault.Conflict, "The boot configuration broken cannot boot: no kernel.")
@@ -125,6 +126,10 @@ func TestISO(t *testing.T) {
 	if _, config = s.iso(t, apitest.Map{"uid": "install"}, ""); !strings.Contains(config, "linux /boot/kernel 'inst.ks=http://10.0.0.1/x'\n") {
 		t.Errorf("an installer:\n%s", config)
 	}
+	s.opt.URLs = func(local net.Addr) (string, string) { return "http://" + local.String(), "" }
+	if _, config = s.iso(t, apitest.Map{"uid": uid}, ""); !strings.Contains(config, "'muster.head="+s.Server.URL+"'") || strings.Contains(config, "muster.key") {
+		t.Errorf("a head that can give no keys:\n%s", config)
+	}
 	left, _ := filepath.Glob(s.opt.Dir + "/*")
 	if len(left) > 0 {
 		t.Errorf("temporary files are left: %v", left)
@@ -149,11 +154,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %s", body, reason)
 		}
 	}
-	s.opt.HTTP = ""
-	if reason := s.Refused("GET", "/bootconfigs/mkiso", `{"uid":"b"}`); !strings.Contains(reason, "url") {
-		t.Error(reason)
-	}
-	s.opt.HTTP, s.opt.GRUB = "http://10.0.0.1", t.TempDir()
+	s.opt.GRUB = t.TempDir()
 	t.Setenv("PATH", t.TempDir())
 	a := s.Do("GET", "/bootconfigs/mkiso", `{"uid":"b"}`)
 	for _, word := range []string{"apt-get install", "xorriso", "mtools", "grub-common", "grub-pc-bin", "grub-efi-amd64-bin"} {
