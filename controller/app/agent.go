@@ -35,12 +35,15 @@ type agentArchive struct {
 	sum    string
 	err    error
 	looked string // stamp of the program that sum or err is about
+
+	first sync.Once
+	ready chan struct{} // closed when a program has been looked at
 }
 
 func newAgentArchive(program string, blobs *library.Blobs, data string, log *slog.Logger) *agentArchive {
 	return &agentArchive{program: program, blobs: blobs, note: filepath.Join(data, "agent-archive"), log: log,
-		changed: make(chan struct{}, 1),
-		err:     errors.New("the head is still packing the agent; it takes a few seconds")}
+		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		err: errors.New("the head is still packing the agent; it takes a few seconds")}
 }
 
 // digest gives the archive's SHA-256, or why there is none.
@@ -54,6 +57,16 @@ func (a *agentArchive) digest() (string, error) {
 		}
 	}
 	return a.sum, a.err
+}
+
+// await is digest for who can wait until the agent is packed.
+func (a *agentArchive) await(ctx context.Context) (string, error) {
+	select {
+	case <-a.ready:
+		return a.digest()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 // inUse names the archive to the sweep of unused files.
@@ -72,6 +85,7 @@ func (a *agentArchive) set(looked, sum string, err error) {
 	a.looked = looked
 	if err == nil || a.err != nil {
 		a.sum, a.err = sum, err
+		a.first.Do(func() { close(a.ready) })
 	}
 }
 

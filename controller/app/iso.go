@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -56,7 +57,7 @@ func makeWork(data string) (string, error) {
 }
 
 // isoPlan gives what of a boot configuration goes on an ISO.
-func (d *directory) isoPlan(bc *object.Bootconfig, n *object.Node) (bootiso.Plan, error) {
+func (d *directory) isoPlan(ctx context.Context, bc *object.Bootconfig, n *object.Node) (bootiso.Plan, error) {
 	refused := func(reason string) (bootiso.Plan, error) {
 		return bootiso.Plan{}, fault.New(fault.Conflict, "The boot configuration %s cannot boot: %s.", bc.Name, reason)
 	}
@@ -74,7 +75,7 @@ func (d *directory) isoPlan(bc *object.Bootconfig, n *object.Node) (bootiso.Plan
 	if p.Foreign {
 		return p, nil
 	}
-	agent, err := d.agent.digest()
+	agent, err := d.agent.await(ctx)
 	if err != nil {
 		return refused(err.Error())
 	}

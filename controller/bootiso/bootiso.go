@@ -46,7 +46,7 @@ type Options struct {
 	Objects Objects
 	// Plan gives what a boot configuration boots, or why it cannot; n is nil
 	// where the ISO is for any node.
-	Plan func(bc *object.Bootconfig, n *object.Node) (Plan, error)
+	Plan func(ctx context.Context, bc *object.Bootconfig, n *object.Node) (Plan, error)
 	// URLs gives the head's, as machines reach it; local is the address at which
 	// the client did. Without https machines are known by their address alone.
 	URLs func(local net.Addr) (http, https string)
@@ -98,7 +98,7 @@ func (m *Maker) mkiso(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	p, name, err := m.plan(want, local)
+	p, name, err := m.plan(r.Context(), want, local)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func parse(w http.ResponseWriter, r *http.Request) (wanted, error) {
 }
 
 // plan decides what is on the ISO.
-func (m *Maker) plan(want wanted, local net.Addr) (Plan, string, error) {
+func (m *Maker) plan(ctx context.Context, want wanted, local net.Addr) (Plan, string, error) {
 	o, err := m.opt.Objects.Find(object.KindBootconfig, want.UID)
 	if err != nil {
 		return Plan{}, "", err
@@ -183,7 +183,7 @@ func (m *Maker) plan(want wanted, local net.Addr) (Plan, string, error) {
 	if bc.Style() == object.StyleNext {
 		return Plan{}, "", fault.New(fault.Conflict, "The boot configuration %s has the style next: there is nothing to put on an ISO.", bc.Name)
 	}
-	p, err := m.opt.Plan(&bc, node)
+	p, err := m.opt.Plan(ctx, &bc, node)
 	if err != nil {
 		return Plan{}, "", err
 	}

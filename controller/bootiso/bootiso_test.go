@@ -1,6 +1,7 @@
 package bootiso_test
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,7 +33,7 @@ func start(t *testing.T) *site {
 	}
 	s.opt = bootiso.Options{GRUB: bootiso.DefaultGRUB, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
 		URLs: func(net.Addr) (string, string) { return "http://10.0.0.1:8080", "https://10.0.0.1:8443" }, CA: strings.Repeat("ca", 32)}
-	s.opt.Plan = func(bc *object.Bootconfig, n *object.Node) (bootiso.Plan, error) {
+	s.opt.Plan = func(_ context.Context, bc *object.Bootconfig, n *object.Node) (bootiso.Plan, error) {
 		if bc.Name == "broken" {
 			return bootiso.Plan{}, fault.New(fault.Conflict, "The boot configuration broken cannot boot: no kernel.")
 		}
