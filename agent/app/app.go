@@ -25,6 +25,8 @@ const usage = `muster-agent keeps a node connected to the head of its cluster.
 
   muster-agent run --head URL [--bind IP] [--state DIR] [--ca FILE]
       run as a service on an installed system, until stopped
+  muster-agent simulate --head URL --first-ip IP --count N
+      many light agents, each with an address of its own, for tests and sizing
   muster-agent version
 
 As /init, or as process 1 elsewhere, it boots the machine as the muster.* keys
@@ -49,6 +51,8 @@ func Main(args []string, version string) int {
 	switch verb {
 	case "run":
 		return status(runCommand(args[2:], version, os.Stderr))
+	case "simulate":
+		return status(simulateCommand(args[2:], version, os.Stderr))
 	case stream.Verb: // started by the agent as /init
 		return status(streamCommand())
 	case "version", "--version":

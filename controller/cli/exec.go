@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,21 +16,14 @@ import (
 	"muster/shared/object"
 )
 
-// Bounds of exec: how many nodes at once unless --limit says otherwise, how
-// much standard input is kept for several nodes, and how long a line may get
-// until it is cut, in bytes.
-const (
-	execAtOnce = 64
-	maxStdin   = 64 << 20
-	maxOutLine = 64 << 10
-)
+// maxOutLine is how long a line may get until it is cut, in bytes.
+const maxOutLine = 64 << 10
 
 type execFlags struct {
 	selection
-	limit   int
-	timeout time.Duration
-	stdin   bool
-	chosen  bool // whether --stdin was given at all
+	manyFlags
+	stdin  bool
+	chosen bool // whether --stdin was given at all
 }
 
 func (m *muster) execCommand() *cobra.Command {
@@ -48,8 +39,10 @@ works. Several words are run as they are, no shell takes them apart:
 
 On one node the output comes byte for byte, and the exit status is the
 command's own. On several nodes each line begins with the node's name, lines
-come as the nodes write them, and the exit status is the worst one. Standard
-error comes with the output. Interrupting muster kills the commands.
+come as the nodes write them, and the exit status is the worst one. With
+--group-output equal outputs are shown once, under the names of their nodes, the
+most common one first. Standard error comes with the output. Interrupting muster
+kills the commands.
 
 A pipe or a file on standard input is sent to the command where it runs on one
 node; for several nodes say --stdin. Inside a loop over a file's lines write
@@ -60,9 +53,8 @@ node; for several nodes say --stdin. Inside a loop over a file's lines write
 			return m.exec(cmd.Context(), &f, args)
 		},
 	}
-	f.flags(c, m)
-	c.Flags().IntVarP(&f.limit, "limit", "l", execAtOnce, "on how many nodes at once")
-	c.Flags().DurationVar(&f.timeout, "timeout", 0, "kill the command after this time, such as 30s")
+	f.selection.flags(c, m)
+	f.manyFlags.flags(c)
 	c.Flags().BoolVar(&f.stdin, "stdin", false, "send standard input to the command; on one node a pipe or file is sent anyway unless --stdin=false")
 	c.Flags().SetInterspersed(false) // flags behind the first word are the command's
 	return c
@@ -92,8 +84,8 @@ func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.limit < 1 || f.timeout < 0 {
-		return errors.New("--limit and --timeout must be positive")
+	if err := f.check(); err != nil {
+		return err
 	}
 	cmd := client.Command{Cmd: words, Timeout: f.timeout.Seconds()}
 	if len(words) == 1 {
@@ -107,15 +99,19 @@ func (m *muster) exec(ctx context.Context, f *execFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	if f.stdin || (!f.chosen && len(names) == 1 && m.fed()) {
-		if cmd.Stdin, err = m.input(len(names)); err != nil {
+	if len(names) == 1 && !f.json {
+		if f.stdin || (!f.chosen && m.fed()) {
+			cmd.Stdin = func() io.Reader { return m.Stdin }
+		}
+		return m.execOne(ctx, c, names[0], cmd)
+	}
+	many := client.Many{Nodes: names, Cmd: cmd.Cmd}
+	if f.stdin {
+		if many.Stdin, err = m.input(); err != nil {
 			return err
 		}
 	}
-	if len(names) == 1 {
-		return m.execOne(ctx, c, names[0], cmd)
-	}
-	return m.execMany(ctx, c, names, cmd, f.limit)
+	return m.execMany(ctx, c, &f.manyFlags, many, askAbove)
 }
 
 // fed says whether somebody has put a pipe or a file on standard input: that
@@ -129,20 +125,17 @@ func (m *muster) fed() bool {
 	return err == nil && (info.Mode().IsRegular() || info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0)
 }
 
-// input gives standard input to each of some nodes: to one as it comes, to
-// several from memory, since they do not read at the same pace.
-func (m *muster) input(nodes int) (func() io.Reader, error) {
-	if nodes == 1 {
-		return func() io.Reader { return m.Stdin }, nil
-	}
-	raw, err := io.ReadAll(io.LimitReader(m.Stdin, maxStdin+1))
+// input reads standard input for several nodes, which do not read at the same
+// pace.
+func (m *muster) input() ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(m.Stdin, client.MaxManyStdin+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("standard input: %w", err)
-	case len(raw) > maxStdin:
-		return nil, fmt.Errorf("standard input has more than %d MiB, which is too much for several nodes: put it where they can fetch it", maxStdin>>20)
+	case len(raw) > client.MaxManyStdin:
+		return nil, fmt.Errorf("standard input has more than %d MiB, which is too much for several nodes: put it where they can fetch it", client.MaxManyStdin>>20)
 	}
-	return func() io.Reader { return bytes.NewReader(raw) }, nil
+	return raw, nil
 }
 
 func (m *muster) execOne(ctx context.Context, c *client.Client, name string, cmd client.Command) error {
@@ -159,36 +152,8 @@ func (m *muster) execOne(ctx context.Context, c *client.Client, name string, cmd
 	return nil
 }
 
-func (m *muster) execMany(ctx context.Context, c *client.Client, names []string, cmd client.Command, limit int) error {
-	var mu sync.Mutex // of both outputs, so that lines stay whole
-	worst := 0
-	each(ctx, limit, names, func(_ int, name string) error {
-		out := &prefixed{mu: &mu, w: m.Stdout, prefix: name + ": "}
-		code, why, err := c.Exec(ctx, name, cmd, out)
-		err = errors.Join(err, out.flush())
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil && ctx.Err() == nil {
-			code, why = max(code, 1), err.Error()
-		}
-		if why != "" {
-			m.complain(name + ": " + why)
-		}
-		worst = max(worst, code)
-		return nil
-	})
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if worst != 0 {
-		return status(worst)
-	}
-	return nil
-}
-
 // prefixed writes whole lines, each with the node's name before it.
 type prefixed struct {
-	mu     *sync.Mutex
 	w      io.Writer
 	prefix string
 	rest   []byte // of a line that has not ended
@@ -211,8 +176,6 @@ func (p *prefixed) Write(b []byte) (int, error) {
 	if len(out) == 0 {
 		return len(b), nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	_, err := p.w.Write(out)
 	return len(b), err
 }

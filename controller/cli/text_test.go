@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -62,8 +61,7 @@ func TestPrefixed(t *testing.T) {
 	long := strings.Repeat("x", 3*maxOutLine)
 	for _, step := range []int{1, 3, 7, 1 << 20} {
 		var out bytes.Buffer
-		var mu sync.Mutex
-		p := &prefixed{mu: &mu, w: &out, prefix: "n0: "}
+		p := &prefixed{w: &out, prefix: "n0: "}
 		text := "a\n\nbc\nd"
 		for i := 0; i < len(text); i += step {
 			if _, err := p.Write([]byte(text[i:min(i+step, len(text))])); err != nil {
@@ -78,7 +76,7 @@ func TestPrefixed(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	p := &prefixed{mu: new(sync.Mutex), w: &out, prefix: "n: "}
+	p := &prefixed{w: &out, prefix: "n: "}
 	for part := range slices.Chunk([]byte(long), 1000) {
 		p.Write(part)
 		if len(p.rest) > maxOutLine {
