@@ -183,6 +183,10 @@ func (h *Head) serve(bh bootHead) error {
 	if err != nil {
 		return err
 	}
+	captures, err := h.newCapture()
+	if err != nil {
+		return err
+	}
 	nodes := &selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}
 	h.events = events.New(events.Options{Objects: h.reg, States: fleetStates{h.fleet}, Auth: h.auth, Matcher: nodes.Matcher, Log: h.log})
 	h.routes = slices.Concat(
@@ -202,6 +206,7 @@ func (h *Head) serve(bh bootHead) error {
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		nodes.Routes(),
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Select: nodes.SelectBy, Log: h.log, Record: h.recordExec}).Routes(),
+		captures.Routes(),
 		(&audit.Audit{Trail: h.reg}).Routes(),
 		h.events.Routes(),
 		h.bootRoutes(bh),

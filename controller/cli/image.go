@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -54,7 +55,37 @@ squashfs is made on this machine, with the squashfs-tools, in TMPDIR or else
 		},
 	}
 	down.flags(downloading)
-	return []*cobra.Command{importing, uploading, downloading}
+	return []*cobra.Command{importing, uploading, downloading, m.captureCommand()}
+}
+
+// captureCommand fills an image from a node.
+func (m *muster) captureCommand() *cobra.Command {
+	var body struct {
+		UID         string   `json:"uid"`
+		Exclude     []string `json:"exclude,omitempty"`
+		Credentials bool     `json:"credentials,omitempty"`
+		Compress    bool     `json:"compress,omitempty"`
+	}
+	cmd := &cobra.Command{
+		Use: "capture NAME NODE", Short: "Make what a running node has on its root file system the content of an image",
+		Long: `Make what a running node has on its root file system the content of an image,
+which must exist. What is empty on a machine that is off stays out (/proc, /run,
+/tmp, …), and what makes a machine itself: host keys, machine id, keys of users.
+The head makes the image, with the squashfs-tools.`,
+		Args: cobra.ExactArgs(2), ValidArgsFunction: m.completeNames(m.spec(object.KindImage)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := m.connect()
+			if err != nil {
+				return err
+			}
+			body.UID = args[1]
+			return c.Call(cmd.Context(), http.MethodPost, client.Path(object.KindImage, args[0], "capture"), body, nil)
+		},
+	}
+	cmd.Flags().StringSliceVar(&body.Exclude, "exclude", nil, "`paths` to leave out, from the root")
+	cmd.Flags().BoolVar(&body.Credentials, "credentials", false, "take what makes the machine itself too")
+	cmd.Flags().BoolVar(&body.Compress, "compress", false, "compress on the way, for a slow network")
+	return cmd
 }
 
 // maxWarnings bounds how many of an import's warnings are shown.

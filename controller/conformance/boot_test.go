@@ -185,6 +185,17 @@ func imageRows() []row {
 			c.GET("/image/captured/capture", `{"uid":"nobody"}`).reasoned(404, "No node found for ID=nobody")
 			c.GET("/image/nobody/capture", `{"uid":"n0"}`).reasoned(404, "No image found for ID=nobody")
 			c.GET("/image/captured/capture", `{"uid":"n0"}`).refused(0) // nobody is there
+			c.agent("n0", "127.68.0.10")
+			c.GET("/image/captured/capture", `{"uid":"n0","exclude":"/a\nb"}`).refused(400, "exclude")
+			c.GET("/image/captured/capture", `{"uid":"n0","compress":"lzw"}`).refused(400, "compress")
+			c.GET("/image/captured/capture", captureOf("n0", "/etc")).done()
+			names := c.filesIn("/image/captured/content")
+			for name, want := range map[string]bool{"etc/passwd": true, "etc/machine-id": false, "usr/bin": false, "proc": true, "proc/self": false} {
+				if names[name] != want {
+					c.fail("%s in the captured image: %v, want %v", name, names[name], want)
+				}
+			}
+			c.POST("/image/captured/capture", captureOf("n0", "/nothing")).done()
 		}},
 	})
 }

@@ -16,7 +16,7 @@ import (
 // What the published API has, and how much of it must hold. The second numbers
 // only ever grow.
 const (
-	published, holding                 = 206, 203
+	published, holding                 = 206, 204
 	publishedExamples, holdingExamples = 52, 50
 )
 

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,30 +27,61 @@ const idle = 2 * time.Minute
 func (l *Library) upload(s slot) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		// A refusal should come before gigabytes are sent, not after.
-		if err := l.opt.Objects.Modify(r.Context(), api.By(r), s.kindName, r.PathValue("id"), refuse); !errors.Is(err, errLooked) {
+		if err := l.changeable(r.Context(), api.By(r), s, r.PathValue("id")); err != nil {
 			return err
 		}
 		body, err := uploaded(w, r)
 		if err != nil {
 			return err
 		}
-		f, release, err := l.add(body, s)
-		if err != nil {
+		if err := l.store(r.Context(), api.By(r), s, r.PathValue("id"), body); err != nil {
 			return err
 		}
-		defer release()
-		by := api.By(r)
-		stamps := object.Content{LastModified: f.MTime, LastModifiedOn: l.opt.Head, LastModifiedBy: by.Name}
-		err = l.opt.Objects.Modify(r.Context(), by, s.kindName, r.PathValue("id"), func(_ kind.Tx, o kind.Object) error {
-			s.set(o, f, stamps)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		l.opt.Log.Info("upload", "kind", s.kindName, "id", r.PathValue("id"), "what", s.name, "bytes", f.Size, "sha256", f.SHA256, "problem", f.Problem, "admin", by.Name)
 		return api.OK(w)
 	}
+}
+
+// store keeps what body gives and makes it the content of an object's slot.
+func (l *Library) store(ctx context.Context, by kind.Author, s slot, id string, body io.Reader) error {
+	f, release, err := l.add(body, s)
+	if err != nil {
+		return err
+	}
+	defer release()
+	stamps := object.Content{LastModified: f.MTime, LastModifiedOn: l.opt.Head, LastModifiedBy: by.Name}
+	err = l.opt.Objects.Modify(ctx, by, s.kindName, id, func(_ kind.Tx, o kind.Object) error {
+		s.set(o, f, stamps)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	l.opt.Log.Info("upload", "kind", s.kindName, "id", id, "what", s.name, "bytes", f.Size, "sha256", f.SHA256, "problem", f.Problem, "admin", by.Name)
+	return nil
+}
+
+// changeable says why a slot of an object may not be changed.
+func (l *Library) changeable(ctx context.Context, by kind.Author, s slot, id string) error {
+	if err := l.opt.Objects.Modify(ctx, by, s.kindName, id, refuse); !errors.Is(err, errLooked) {
+		return err
+	}
+	return nil
+}
+
+// imageSlot is where an image's content is.
+func imageSlot() slot {
+	all := slots()
+	return all[slices.IndexFunc(all, func(s slot) bool { return s.kindName == object.KindImage })]
+}
+
+// Changeable says why an image may not get another content.
+func (l *Library) Changeable(ctx context.Context, by kind.Author, image string) error {
+	return l.changeable(ctx, by, imageSlot(), image)
+}
+
+// SetImage makes what r gives the content of an image, as an upload would.
+func (l *Library) SetImage(ctx context.Context, by kind.Author, image string, r io.Reader) error {
+	return l.store(ctx, by, imageSlot(), image, r)
 }
 
 // refuse is a change that never happens: it lets the registry say whether a
