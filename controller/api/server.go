@@ -22,8 +22,9 @@ type handler struct {
 	log  *slog.Logger
 }
 
-// New makes the HTTP handler of all routes, and of those that describe them. A route that lacks something is an
-// error, so that none can be served by accident.
+// New makes the HTTP handler of all routes, and of those that describe them. A
+// route that lacks something is an error, so that none can be served by
+// accident.
 func New(auth Authenticator, log *slog.Logger, routes ...[]Route) (http.Handler, error) {
 	h := &handler{mux: http.NewServeMux(), auth: auth, log: log}
 	all := slices.Concat(routes...)
@@ -33,20 +34,23 @@ func New(auth Authenticator, log *slog.Logger, routes ...[]Route) (http.Handler,
 		}
 		h.mux.Handle(rt.Method+" "+rt.Path, h.endpoint(rt))
 	}
+	h.mux.HandleFunc(nowhere, h.missing)
 	return h, nil
 }
 
-// ServeHTTP answers paths and methods that do not exist in the envelope too.
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := h.mux.Handler(r); pattern != "" {
-		h.mux.ServeHTTP(w, r)
-		return
-	}
+// nowhere is the pattern of what no route has.
+const nowhere = "/"
+
+// ServeHTTP serves the routes.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// missing answers paths and methods that do not exist in the envelope too.
+func (h *handler) missing(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, m := range []string{"GET", "POST", "PATCH", "PUT", "DELETE"} {
 		probe := r.Clone(r.Context())
 		probe.Method = m
-		if _, pattern := h.mux.Handler(probe); pattern != "" {
+		if _, pattern := h.mux.Handler(probe); pattern != "" && pattern != nowhere {
 			allowed = append(allowed, m)
 		}
 	}

@@ -28,7 +28,7 @@ func entries(t *testing.T, h *apitest.Head, query string) []registry.Entry {
 func line(e registry.Entry) string {
 	var changes []string
 	for path, d := range e.Changes {
-		changes = append(changes, fmt.Sprintf("%s:%s>%s", path, d.From, d.To))
+		changes = append(changes, path+":"+string(d.From)+">"+string(d.To))
 	}
 	slices.Sort(changes)
 	return strings.Join(append([]string{e.Admin, e.Action, e.Kind, e.Name}, changes...), " ")

@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"muster/controller/store"
 	"muster/shared/kind"
@@ -48,8 +50,8 @@ type Entry struct {
 
 // Delta is a value's change; a side is absent where there was or is none.
 type Delta struct {
-	From json.RawMessage `json:"from,omitempty"`
-	To   json.RawMessage `json:"to,omitempty"`
+	From jsontext.Value `json:"from,omitzero"`
+	To   jsontext.Value `json:"to,omitzero"`
 }
 
 // touched is an object that a transaction wrote, as it was before that.
@@ -127,19 +129,11 @@ func (r *Registry) Record(ctx context.Context, by kind.Author, e Entry) error {
 func (r *Registry) describe(o touched, is []byte) (Entry, error) {
 	spec := r.kinds[o.kind]
 	e := Entry{Action: ActionChange, Kind: o.kind, UID: o.uid, Changes: map[string]Delta{}}
-	current := is
 	switch {
 	case is == nil:
-		e.Action, current = ActionDelete, o.was
+		e.Action = ActionDelete
 	case o.was == nil:
 		e.Action = ActionCreate
-	}
-	obj := spec.New()
-	if err := json.Unmarshal(current, obj); err != nil {
-		return e, err
-	}
-	if len(spec.Names) > 0 {
-		e.Name = spec.Text(obj, spec.Names[0])
 	}
 	was, err := parts(o.was)
 	if err != nil {
@@ -149,9 +143,19 @@ func (r *Registry) describe(o touched, is []byte) (Entry, error) {
 	if err != nil {
 		return e, err
 	}
-	for key := range union(was, now) {
-		if f, ok := spec.Field(key); ok && !stamps[key] && !bytes.Equal(was[key], now[key]) {
-			differ(e.Changes, f, was[key], now[key])
+	for i := range spec.Fields {
+		f := &spec.Fields[i]
+		if !stamps[f.Path] && !isStamp(spec, f.Path) && !bytes.Equal(was[f.Path], now[f.Path]) {
+			differ(e.Changes, f, was[f.Path], now[f.Path])
+		}
+	}
+	if len(spec.Names) > 0 {
+		name := now[spec.Names[0]]
+		if is == nil {
+			name = was[spec.Names[0]]
+		}
+		if text, err := jsontext.AppendUnquote(nil, name); err == nil {
+			e.Name = string(text)
 		}
 	}
 	return bounded(e), nil
@@ -160,22 +164,27 @@ func (r *Registry) describe(o touched, is []byte) (Entry, error) {
 // stamps are the fields that every change changes.
 var stamps = map[string]bool{"uid": true, "created": true, "last_modified": true, "last_modified_on": true, "last_modified_by": true}
 
-func parts(raw []byte) (map[string]json.RawMessage, error) {
-	m := map[string]json.RawMessage{}
+// isStamp says whether a field only holds when another one was edited.
+func isStamp(spec *kind.Spec, path string) bool {
+	return slices.ContainsFunc(spec.Fields, func(f kind.Field) bool { return f.Stamp == path })
+}
+
+func parts(raw []byte) (map[string]jsontext.Value, error) {
+	m := map[string]jsontext.Value{}
 	if raw == nil {
 		return m, nil
 	}
 	return m, json.Unmarshal(raw, &m)
 }
 
-func union(a, b map[string]json.RawMessage) map[string]json.RawMessage {
+func union(a, b map[string]jsontext.Value) map[string]jsontext.Value {
 	all := maps.Clone(a)
 	maps.Copy(all, b)
 	return all
 }
 
 // differ adds the difference of a field, of a map key by key.
-func differ(to map[string]Delta, f *kind.Field, was, is json.RawMessage) {
+func differ(to map[string]Delta, f *kind.Field, was, is jsontext.Value) {
 	if f.Secret {
 		add(to, f.Path, f.Path, hide(was), hide(is))
 		return
@@ -194,18 +203,18 @@ func differ(to map[string]Delta, f *kind.Field, was, is json.RawMessage) {
 }
 
 // mapOf gives a JSON object's parts; what is absent counts as an empty one.
-func mapOf(raw json.RawMessage) (map[string]json.RawMessage, bool) {
+func mapOf(raw jsontext.Value) (map[string]jsontext.Value, bool) {
 	if raw == nil || string(raw) == "null" {
-		return map[string]json.RawMessage{}, true
+		return map[string]jsontext.Value{}, true
 	}
 	if raw[0] != '{' {
 		return nil, false
 	}
-	m := map[string]json.RawMessage{}
+	m := map[string]jsontext.Value{}
 	return m, json.Unmarshal(raw, &m) == nil
 }
 
-func add(to map[string]Delta, path, key string, was, is json.RawMessage) {
+func add(to map[string]Delta, path, key string, was, is jsontext.Value) {
 	d := Delta{From: redact(key, empty(was)), To: redact(key, empty(is))}
 	if d.From != nil || d.To != nil {
 		to[path] = d
@@ -213,7 +222,7 @@ func add(to map[string]Delta, path, key string, was, is json.RawMessage) {
 }
 
 // empty drops values that say nothing.
-func empty(raw json.RawMessage) json.RawMessage {
+func empty(raw jsontext.Value) jsontext.Value {
 	switch string(raw) {
 	case "null", `""`, "{}", "[]":
 		return nil
@@ -242,7 +251,7 @@ func bounded(e Entry) Entry {
 	return e
 }
 
-func clipJSON(raw json.RawMessage) json.RawMessage {
+func clipJSON(raw jsontext.Value) jsontext.Value {
 	if len(raw) <= maxClip {
 		return raw
 	}

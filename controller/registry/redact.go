@@ -1,8 +1,10 @@
 package registry
 
 import (
-	"encoding/json"
 	"regexp"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // hidden stands for a secret.
@@ -18,7 +20,7 @@ var (
 )
 
 // redact gives a value as the audit trail may hold it.
-func redact(key string, raw json.RawMessage) json.RawMessage {
+func redact(key string, raw jsontext.Value) jsontext.Value {
 	if raw == nil {
 		return nil
 	}
@@ -36,11 +38,11 @@ func redact(key string, raw json.RawMessage) json.RawMessage {
 	return out
 }
 
-func hide(raw json.RawMessage) json.RawMessage {
+func hide(raw jsontext.Value) jsontext.Value {
 	if empty(raw) == nil {
 		return nil
 	}
-	return json.RawMessage(`"` + hidden + `"`)
+	return jsontext.Value(`"` + hidden + `"`)
 }
 
 func redactText(s string) string {
