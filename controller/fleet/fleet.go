@@ -98,6 +98,8 @@ type node struct {
 	since            time.Time // of that state
 	counted          time.Time // until when its time in that state is in the tally
 	bootID           string    // kernel's boot ID of the newest link
+	short            shortStatus
+	shown            []byte // short as JSON
 }
 
 // Open loads what was known when the head last ran.
@@ -187,14 +189,18 @@ func (f *Fleet) short(uid string) shortStatus {
 
 // Live implements what the registry shows of a node.
 func (f *Fleet) Live(uid string) (hardware, status []byte) {
-	short := f.short(uid)
-	status, _ = json.Marshal(short)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := f.nodes[uid]; n != nil {
-		hardware = n.hardware
+	n := f.nodes[uid]
+	if n == nil {
+		return nil, []byte(`{"state":"` + Unknown + `"}`)
 	}
-	return hardware, status
+	state := f.notice(uid, n)
+	if now := (shortStatus{state, seconds(n.since), n.reason(state)}); now != n.short || n.shown == nil {
+		n.short = now
+		n.shown, _ = json.Marshal(now) // of strings and a number, which cannot fail
+	}
+	return n.hardware, n.shown
 }
 
 // Status gives all that a node reported, with its state.
