@@ -211,6 +211,12 @@ const (
 	settle  = 100 * time.Millisecond
 )
 
+// allStates is the answer of /nodes/states.
+type allStates struct {
+	Seq    uint64            `json:"seq"`
+	States map[string]string `json:"states"`
+}
+
 func (f *Fleet) getStates(w http.ResponseWriter, r *http.Request) error {
 	if text := r.URL.Query().Get("after"); text != "" {
 		after, err := strconv.ParseUint(text, 10, 64)
@@ -225,10 +231,7 @@ func (f *Fleet) getStates(w http.ResponseWriter, r *http.Request) error {
 		cancel()
 	}
 	seq, states := f.States()
-	return api.Data(w, struct {
-		Seq    uint64            `json:"seq"`
-		States map[string]string `json:"states"`
-	}{seq, states})
+	return api.Data(w, allStates{seq, states})
 }
 
 func (f *Fleet) whereAmI(w http.ResponseWriter, r *http.Request) error {

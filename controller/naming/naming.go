@@ -33,8 +33,8 @@ type Naming struct{ Objects Objects }
 // Routes are the endpoints.
 func (n *Naming) Routes() []api.Route {
 	routes := []api.Route{
-		{Method: "GET", Path: api.Root + "/namingpools/info/{node}", Permission: "NamingpoolsRead", Doc: "The index and the pattern that name a node.", Handler: n.info},
-		{Method: "PUT", Path: api.Root + "/namingpool/{id}/push", Permission: "NamingpoolsWrite", Doc: "Give the pool's nodes the names that its pattern says now.", Handler: n.push},
+		{Method: "GET", Path: api.Root + "/namingpools/info/{node}", Permission: "NamingpoolsRead", Doc: "The index and the pattern that name a node.", Handler: n.info, Answer: map[string]any{}},
+		{Method: "PUT", Path: api.Root + "/namingpool/{id}/push", Permission: "NamingpoolsWrite", Doc: "Give the pool's nodes the names that its pattern says now.", Handler: n.push, Answer: api.Nothing{}},
 	}
 	for word, match := range searches() {
 		routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/nets/" + word + "/{part}", Permission: "NetsRead",
