@@ -60,8 +60,9 @@ type Options struct {
 	Objects Objects
 	States  States
 	Auth    api.Authenticator
-	// Matcher gives a function that says whether a selector picks a node now.
-	Matcher func(selector string) (func(uid string) bool, error)
+	// Matcher gives a function that says whether a selector picks a node now; it
+	// refuses selectors about what by may not see.
+	Matcher func(selector string, by kind.Author) (func(uid string) bool, error)
 	Log     *slog.Logger
 
 	// Subscribers bounds how many there may be, Each how many of one admin,
@@ -205,7 +206,7 @@ func (e *Events) subscription(r *http.Request) (*stream, error) {
 		return nil, err
 	}
 	if text := q.Get("selector"); text != "" {
-		match, err := e.Matcher(text)
+		match, err := e.Matcher(text, s.by)
 		if err != nil {
 			return nil, err
 		}

@@ -44,6 +44,9 @@ func (p *Power) getURI(w http.ResponseWriter, r *http.Request) error {
 	if n.PowerURI == nil || *n.PowerURI == "" {
 		return fault.New(fault.NotFound, "The node %s has no power_uri: muster node update %s --power-uri ipmi://USER:PASSWORD@ADDRESS/ipmi", n.Name, n.Name)
 	}
+	if err := mayRead(api.CallerOf(r.Context()), n); err != nil {
+		return err
+	}
 	uri, err := Parse(*n.PowerURI, p.Values(n))
 	if err != nil {
 		return fault.New(fault.Conflict, "The power_uri of node %s cannot be used: %v.", n.Name, err)

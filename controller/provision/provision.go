@@ -232,13 +232,32 @@ func (p *Provision) getZTP(w http.ResponseWriter, r *http.Request) error {
 
 // fill fills in one of the files for a node.
 func (p *Provision) fill(r *http.Request, n *object.Node, name, text string) (string, error) {
+	values, hidden := p.Values(n), ""
 	out, err := template.Expand(name, text, template.Options{
-		Value: p.Values(n), RootURL: p.root(r), Include: p.files.read, Escape: template.Script,
+		Value: func(s template.Section, key string) (any, bool) {
+			if s == template.Attribute && kind.Reserved(key) {
+				hidden = key
+			}
+			return values(s, key)
+		},
+		RootURL: p.root(r), Include: p.files.read, Escape: template.Script,
 	})
+	// Nodes get all that is theirs; an admin sees here no more than elsewhere.
+	if who := caller(r); hidden != "" && who.Admin != "" && !who.Can(kind.ReservedAttribRead) {
+		return "", fault.New(fault.Forbidden, "%s uses the reserved attribute %s of node %s; %s lacks the permission %s.", name, hidden, n.Name, who.Admin, kind.ReservedAttribRead)
+	}
 	if err != nil {
 		return "", fault.New(fault.Conflict, "%s cannot be filled in for node %s: %v.", name, n.Name, err)
 	}
 	return out, nil
+}
+
+// caller is who asks; nobody where the head itself fills something in.
+func caller(r *http.Request) *api.Caller {
+	if r == nil {
+		return &api.Caller{}
+	}
+	return api.CallerOf(r.Context())
 }
 
 // root is the head's URL as the client can reach it.

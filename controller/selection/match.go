@@ -1,13 +1,17 @@
 package selection
 
 import (
+	"muster/shared/kind"
 	"muster/shared/object"
 	"muster/shared/selector"
 )
 
 // Matcher gives a function that says whether a selector picks a node at the
-// moment of asking. One goroutine may use it.
-func (s *Selection) Matcher(text string) (func(uid string) bool, error) {
+// moment of asking, where by may know that. One goroutine may use it.
+func (s *Selection) Matcher(text string, by kind.Author) (func(uid string) bool, error) {
+	if err := mayAsk(text, by); err != nil {
+		return nil, err
+	}
 	e, err := selector.Parse(text)
 	if err != nil {
 		return nil, err

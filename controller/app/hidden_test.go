@@ -1,0 +1,40 @@
+package app_test
+
+import (
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"muster/controller/app/apptest"
+	"muster/shared/object"
+)
+
+// TestReservedStaysHidden asks in roundabout ways for a reserved attribute, as
+// an admin who may change nodes but not see it.
+func TestReservedStaysHidden(t *testing.T) {
+	h := apptest.Start(t, nil)
+	_, racks := h.NewAdmin("racks", object.RoleOnsiteEngineer)
+	h.Into(new(string), "POST", "/nodes", `{"mac":"52:54:00:00:00:01","attributes":{"_pass":"hidden","shown":"10.0.0.9"}}`)
+	guess := url.QueryEscape(`a[_pass] =~ "^h"`)
+	want(t, "events of a guess", h.As(racks.Access, "GET", "/events?selector="+guess, ""), http.StatusForbidden, "_pass")
+	want(t, "a guess", h.As(racks.Access, "GET", "/nodes/select?selector="+guess, ""), http.StatusForbidden, "_pass")
+	for name, text := range map[string]string{"installer.ks": "rootpw <a[_pass]>\n", "outer.ks": "<include(installer.ks)>"} {
+		if err := os.WriteFile(filepath.Join(h.Data, "kickstarts", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.OK("POST", "/bootconfigs", `{"name":"KS","kickstart":"outer.ks"}`)
+	want(t, "a kickstart", h.As(racks.Access, "GET", "/bootconfig/KS/kickstart?node=n0", ""), http.StatusForbidden, "_pass")
+	want(t, "a kickstart", h.As(h.Token(), "GET", "/bootconfig/KS/kickstart?node=n0", ""), http.StatusOK, "")
+	for uri, status := range map[string]int{
+		"ipmi://<a[_pass]>@10.0.0.9": http.StatusForbidden,
+		"ipmi://<_pass>@10.0.0.9":    http.StatusForbidden,
+		"ipmi://admin@<a[shown]>":    http.StatusOK,
+	} {
+		want(t, uri, h.As(racks.Access, "PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`), http.StatusOK, "")
+		want(t, uri, h.As(racks.Access, "GET", "/node/n0/power_uri", ""), status, "")
+		want(t, uri, h.As(h.Token(), "GET", "/node/n0/power_uri", ""), http.StatusOK, "")
+	}
+}
