@@ -33,6 +33,7 @@ import (
 	"muster/controller/registry"
 	"muster/controller/selection"
 	"muster/controller/store/boltstore"
+	"muster/controller/waitfor"
 	"muster/shared/object"
 	"muster/shared/service"
 )
@@ -54,6 +55,7 @@ type Head struct {
 	work    string // directory for temporary files, emptied at each start
 	library *library.Library
 	index   *selection.Index
+	waitfor *waitfor.Waitfor
 	git     *gitrepo.Repos
 	blobs   *library.Blobs
 	routes  []api.Route
@@ -121,8 +123,9 @@ func (h *Head) open(ctx context.Context) error {
 	}
 	bootHead.CA = h.ca.Fingerprint()
 	h.index = selection.NewIndex()
+	h.waitfor = h.newWaitfor()
 	h.fleet, err = fleet.Open(ctx, fleet.Options{
-		Changed: h.index.News,
+		Changed: func(uid string) { h.index.News(uid); h.waitfor.News() },
 		Store:   h.store, Nodes: h.reg, Boot: h.dir, Log: h.log, Now: time.Now, Every: h.cfg.ReportEvery,
 		Sign: func(csr []byte, uid string, ttl time.Duration) ([][]byte, string, error) {
 			c, err := h.ca.SignNode(csr, uid, ttl)
@@ -205,6 +208,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.newUsage().Routes(),
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		nodes.Routes(),
+		h.waitfor.Routes(),
 		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Select: nodes.SelectBy, Log: h.log, Record: h.recordExec}).Routes(),
 		captures.Routes(),
 		(&audit.Audit{Trail: h.reg}).Routes(),
@@ -258,6 +262,7 @@ func (h *Head) parts(done chan error) []service.Part {
 		{Name: "agent-archive", Doc: "Packs the agent for nodes that boot, when it is another one than before.", Run: h.agent.run},
 		{Name: "selections", Stage: service.Base, Hidden: true, Run: func(ctx context.Context) error { return h.index.Run(ctx, h.reg, h.fleet) }},
 		{Name: "events", Doc: "Tells clients what changes, as it happens.", Listen: h.events.Listen, Run: h.events.Run},
+		{Name: "waitfor", Stage: service.Base, Hidden: true, Run: h.waitfor.Run},
 		{Name: "library", Doc: "Removes files that nothing uses any more, every hour.", Run: h.library.Run},
 		{Name: "gitrepos", Doc: "Brings git repositories up to date with where they come from.", Run: h.git.Run},
 		h.auth.Socket(),
