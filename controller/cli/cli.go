@@ -129,7 +129,7 @@ for all nodes. Objects are named by their name or UID, nodes also by MAC and IP.
 	for _, c := range []*cobra.Command{m.auditCommand(), m.loginCommand(), m.logoutCommand(), m.whoamiCommand()} {
 		root.AddCommand(in("access", c))
 	}
-	root.AddCommand(m.databaseCommand(), m.versionCommand())
+	root.AddCommand(m.databaseCommand(), m.simulateCommand(), m.versionCommand())
 	root.AddCommand(extra...)
 	return root
 }
