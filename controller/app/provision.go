@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 
 	"muster/controller/api"
-	"muster/controller/power"
 	"muster/controller/provision"
 )
 
@@ -36,5 +35,5 @@ func headValues(name string, bh bootHead) map[string]any {
 
 // provisionRoutes are the endpoints that fill in templates.
 func (h *Head) provisionRoutes() []api.Route {
-	return append(h.dir.provision.Routes(), (&power.Power{Objects: h.reg, Values: h.dir.provision.Values}).Routes()...)
+	return append(h.dir.provision.Routes(), h.newPower().Routes()...)
 }

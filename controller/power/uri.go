@@ -1,64 +1,13 @@
-// Package power reaches what switches a node on and off: its BMC, by the URI
-// that the node's power_uri makes. It must not know where values come from.
 package power
 
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
-	"muster/controller/api"
-	"muster/shared/fault"
-	"muster/shared/kind"
-	"muster/shared/object"
 	"muster/shared/template"
 )
-
-// Objects is what the package needs of the registry.
-type Objects interface {
-	Find(kindName, id string) (kind.Object, error)
-}
-
-// Power serves the endpoints.
-type Power struct {
-	Objects Objects
-	// Values gives what the templates in a node's power_uri look up.
-	Values func(n *object.Node) func(s template.Section, key string) (any, bool)
-}
-
-// Routes are the endpoints.
-func (p *Power) Routes() []api.Route {
-	return []api.Route{
-		{Method: "GET", Path: api.Root + "/node/{id}/power_uri", Permission: "NodesRead", Doc: "The URI of the node's BMC with its values filled in, whole and in parts.", Handler: p.getURI, Answer: shown{}},
-	}
-}
-
-func (p *Power) getURI(w http.ResponseWriter, r *http.Request) error {
-	o, err := p.Objects.Find(object.KindNode, r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	n := o.(*object.Node)
-	if n.PowerURI == nil || *n.PowerURI == "" {
-		return fault.New(fault.NotFound, "The node %s has no power_uri: muster node update %s --power-uri ipmi://USER:PASSWORD@ADDRESS/ipmi", n.Name, n.Name)
-	}
-	if err := mayRead(api.CallerOf(r.Context()), n); err != nil {
-		return err
-	}
-	uri, err := Parse(*n.PowerURI, p.Values(n))
-	if err != nil {
-		return fault.New(fault.Conflict, "The power_uri of node %s cannot be used: %v.", n.Name, err)
-	}
-	return api.Data(w, shown{uri.Text, uri})
-}
-
-// shown is a URI in the published form.
-type shown struct {
-	Unparsed string `json:"unparsed"`
-	Parsed   *URI   `json:"parsed"`
-}
 
 // URI names a BMC: scheme[+schemes]://[server_username@]server/[username[:password]@]host.
 // The server is what is connected to; what comes after it is for services

@@ -7,27 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"muster/controller/api"
 	"muster/controller/api/apitest"
 	"muster/controller/power"
-	"muster/shared/object"
 	"muster/shared/template"
 )
-
-func start(t *testing.T) *apitest.Head {
-	return apitest.Start(t, apitest.Options{Routes: func(h *apitest.Head) [][]api.Route {
-		p := &power.Power{Objects: h.Registry, Values: func(n *object.Node) func(template.Section, string) (any, bool) {
-			return func(s template.Section, key string) (any, bool) {
-				if s != template.Attribute {
-					return nil, false
-				}
-				v, ok := object.Effective(h.Registry.Look(), n)[key]
-				return v, ok
-			}
-		}}
-		return [][]api.Route{p.Routes()}
-	}})
-}
 
 func TestPublishedExample(t *testing.T) {
 	h := start(t)

@@ -1,0 +1,72 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"muster/controller/fleet"
+	"muster/controller/power"
+	"muster/controller/registry"
+	"muster/controller/selection"
+	"muster/shared/kind"
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// newPower connects what switches nodes.
+func (h *Head) newPower() *power.Power {
+	sel := &selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}
+	return &power.Power{
+		Objects: h.reg, Values: h.dir.provision.Values, Schemes: power.Schemes(), Log: h.log, Agents: commander{h.fleet},
+		Select: sel.SelectBy,
+		Record: func(ctx context.Context, by kind.Author, n *object.Node, detail map[string]string) error {
+			return h.reg.Record(ctx, by, registry.Entry{Action: "power", Kind: object.KindNode, UID: n.UID, Name: n.Name, Detail: detail})
+		},
+	}
+}
+
+// commander implements power.Agents: it runs commands whose output nobody
+// watches.
+type commander struct{ fleet *fleet.Fleet }
+
+func (c commander) Connected(uid string) bool { return c.fleet.Connected(uid) == nil }
+
+// maxSaid bounds what is kept of a command's output, in bytes.
+const maxSaid = 1024
+
+func (c commander) Run(ctx context.Context, uid, by, command string) error {
+	stream, err := c.fleet.Open(ctx, uid, wire.Header{Type: wire.StreamExec, Exec: &wire.Exec{Shell: command, By: by}})
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	defer stop()
+	if err := wire.WriteFrame(stream, wire.FrameStdin, nil); err != nil {
+		return err
+	}
+	var said []byte
+	buf := make([]byte, wire.MaxFrame)
+	for {
+		frame, payload, err := wire.ReadFrame(stream, buf)
+		if err != nil {
+			return ctx.Err() // the link broke off: the system goes down
+		}
+		if frame != wire.FrameExit {
+			said = append(said, payload[:min(len(payload), maxSaid-len(said))]...)
+			continue
+		}
+		var exit wire.Exit
+		switch err := json.Unmarshal(payload, &exit); {
+		case err != nil:
+			return err
+		case exit.Error != "":
+			return errors.New(exit.Error)
+		case exit.Status != 0:
+			return fmt.Errorf("status %d: %s", exit.Status, said)
+		}
+		return nil
+	}
+}

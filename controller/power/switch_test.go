@@ -1,0 +1,279 @@
+package power_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+
+	"muster/controller/api"
+	"muster/controller/api/apitest"
+	"muster/controller/power/redfish/redfishtest"
+)
+
+// node makes a node whose BMC this is, with the credentials in attributes.
+func (h *head) node(n byte, b *redfishtest.BMC) string {
+	h.Helper()
+	uid := h.Create("nodes", apitest.Map{"mac": net.HardwareAddr{2, 0, 0, 0, 0, n}.String(), "attributes": apitest.Map{"user": redfishtest.User, "pass": redfishtest.Password}})
+	h.OK("PATCH", "/node/"+uid, apitest.Map{"power_uri": "redfish://<user>:<pass>@" + b.Host()})
+	return uid
+}
+
+// state reads power_state, with its reason.
+func (h *head) state(uid string) (state, reason string) {
+	h.Helper()
+	a := h.Do("GET", "/node/"+uid+"/power_state", nil)
+	if a.Status != 200 || json.Unmarshal(a.Data, &state) != nil {
+		h.Fatalf("power_state: %d %s", a.Status, a.Raw)
+	}
+	return state, a.Reason
+}
+
+func TestSwitching(t *testing.T) {
+	h, b := start(t), redfishtest.Start(t)
+	uid := h.node(1, b)
+	if s, why := h.state(uid); s != "on" || why != "" {
+		t.Fatal(s, why)
+	}
+	for _, c := range []struct {
+		body, step, state, resets string
+		begin                     string
+		ignore                    []string
+	}{
+		{`{"state":"power off"}`, "soft", "off", "GracefulShutdown", "On", nil},
+		{`{"state":"off"}`, "already off", "off", "", "Off", nil},
+		{`{"state":"power off","force":true}`, "hard", "off", "ForceOff", "On", nil},
+		{`{"state":"Power On"}`, "on", "on", "On", "Off", nil},
+		{`{"state":"reset"}`, "reset", "on", "ForceRestart", "On", nil},
+		{`{"state":"cycle"}`, "on", "on", "GracefulShutdown On", "On", nil},
+		{`{"state":"cycle","force":true}`, "cycle", "on", "ForceRestart", "On", nil},
+		{`{"state":"cycle"}`, "on", "on", "On", "Off", nil},
+		{`{"state":"off","steps":[{"step":"soft","timeout":0.2},"hard"]}`, "hard", "off", "GracefulShutdown ForceOff", "On", []string{"GracefulShutdown"}},
+	} {
+		b.Set(c.begin)
+		b.Ignore(c.ignore...)
+		before, _ := b.Seen()
+		a := h.Do("PUT", "/node/"+uid+"/power_state", c.body)
+		after, _ := b.Seen()
+		state, _ := h.state(uid)
+		if got := strings.Join(after[len(before):], " "); a.Status != 200 || a.Header.Get("X-Power-Step") != c.step || got != c.resets || state != c.state {
+			t.Errorf("%s: %d %s, step %q, %s, %s", c.body, a.Status, a.Raw, a.Header.Get("X-Power-Step"), got, state)
+		}
+	}
+	if len(h.audit) != 9 || h.audit[0] != "admin1 n0 off" {
+		t.Error(h.audit)
+	}
+}
+
+func TestAgentFirst(t *testing.T) {
+	h, b := start(t), redfishtest.Start(t)
+	uid := h.node(1, b)
+	h.agents.set(uid, true)
+	h.agents.run = func(string, string) error { b.Set("Off"); return nil }
+	a := h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"power off"}`)
+	if resets, _ := b.Seen(); a.Header.Get("X-Power-Step") != "agent" || strings.TrimSpace(string(a.Raw)) != `{"success": true}` || len(resets) > 0 {
+		t.Errorf("%s %s %v", a.Raw, a.Header, resets)
+	}
+	if !strings.Contains(h.agents.ran[0], "shutdown -h now") {
+		t.Error(h.agents.ran)
+	}
+	// One that cannot leaves it to the BMC.
+	b.Set("On")
+	h.agents.run = nil
+	a = h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"power off","steps":["agent","hard"]}`)
+	if string(a.Data) != `{"step":"hard"}` {
+		t.Errorf("%s", a.Raw)
+	}
+	// Without a BMC the agent is all there is.
+	h.OK("PATCH", "/node/"+uid, apitest.Map{"power_uri": "agent://"})
+	if s, _ := h.state(uid); s != "on" {
+		t.Error(s)
+	}
+	h.agents.run = func(uid, _ string) error { h.agents.set(uid, false); return nil }
+	h.OK("PUT", "/node/"+uid+"/power_state", `{"state":"off"}`)
+	if s, why := h.state(uid); s != "unknown" || !strings.Contains(why, "no BMC") {
+		t.Error(s, why)
+	}
+	h.Refused("PUT", "/node/"+uid+"/power_state", `{"state":"on"}`)
+}
+
+func TestRefusedOrders(t *testing.T) {
+	h, b := start(t), redfishtest.Start(t)
+	uid := h.node(1, b)
+	for body, word := range map[string]string{
+		`{}`: "power off", `{"state":"sideways"}`: "power on", `{"state":"on","colour":1}`: "colour", `{"state":"on","force":"yes"}`: "force",
+		`{"state":"off","steps":["hammer"]}`: "hammer", `{"state":"off","steps":[{"step":"soft","timeout":-1}]}`: "timeout",
+		`{"state":"on","steps":["soft"]}`: "steps", `{"state":"off","steps":[{"step":"soft","x":1}]}`: "step",
+	} {
+		if why := h.Refused("PUT", "/node/"+uid+"/power_state", body); !strings.Contains(why, word) {
+			t.Errorf("%s: %s", body, why)
+		}
+	}
+	if resets, _ := b.Seen(); len(resets) > 0 {
+		t.Error(resets)
+	}
+}
+
+// TestBrokenBMCs: each fault has its reason, and none tells the password.
+func TestBrokenBMCs(t *testing.T) {
+	h := start(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	answer := func(text string) func(http.ResponseWriter, *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			fmt.Fprint(w, text)
+			return true
+		}
+	}
+	for i, c := range []struct {
+		word   string
+		before func(http.ResponseWriter, *http.Request) bool
+		uri    string
+	}{
+		{"refused", nil, "redfish://<user>:wrong<pass>@HOST"},
+		{"connection refused", nil, "redfish://<user>:<pass>@" + closed.Addr().String()},
+		{"no JSON", answer("<html>" + redfishtest.Password), ""},
+		{"no system", answer(`{"Members":[]}`), ""},
+		{"not tell a PowerState", answer(`{"Members":[{"@odata.id":"/x"}]}`), ""},
+		{"no JSON", answer(`{"PowerState":7,"Members":[{"@odata.id":"/x"}]}`), ""},
+		{"no path", answer(`{"Members":[{"@odata.id":"http://elsewhere/"}]}`), ""},
+		{"somewhere else", func(w http.ResponseWriter, r *http.Request) bool {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+			return true
+		}, ""},
+		{"more than", func(w http.ResponseWriter, r *http.Request) bool {
+			for range 100 {
+				if _, err := w.Write(bytes.Repeat([]byte(" "), 64<<10)); err != nil {
+					return true
+				}
+			}
+			return true
+		}, ""},
+		{"refused", nil, "redfish://admin:p@ss@HOST"},
+		{"%2F", nil, "redfish://admin:a/b@HOST"},
+		{"nothing here speaks", nil, "gopher://HOST"},
+		{"no option", nil, "ipmi://a:b@HOST/?-oProxyCommand=x"},
+		{"characters that are not allowed", nil, "ssh://-oProxyCommand=x@HOST/n0"},
+		{"letters", nil, "ssh://root@HOST/n0;reboot"},
+		{"names no domain", nil, "qemu+ssh://root@HOST/system/--help"},
+		{"<gone>", nil, "ipmi://<gone>@HOST"},
+	} {
+		b := redfishtest.Start(t)
+		b.Before(c.before)
+		uid := h.node(byte(i), b)
+		if c.uri != "" {
+			h.OK("PATCH", "/node/"+uid, apitest.Map{"power_uri": strings.ReplaceAll(c.uri, "HOST", b.Host())})
+		}
+		state, why := h.state(uid)
+		if state != "unknown" || !strings.Contains(why, c.word) {
+			t.Errorf("%s: %s (%s)", c.word, state, why)
+		}
+		a := h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"power on"}`)
+		if a.Status < 400 || a.Reason == "" {
+			t.Errorf("%s: %d %s", c.word, a.Status, a.Raw)
+		}
+		for _, text := range []string{why, a.Reason, h.said()} {
+			if strings.Contains(text, redfishtest.Password) || strings.Contains(text, url.QueryEscape(redfishtest.Password)) {
+				t.Errorf("%s: the password is told: %s", c.word, text)
+			}
+		}
+	}
+}
+
+func TestIgnoredOff(t *testing.T) {
+	h, b := start(t), redfishtest.Start(t)
+	uid := h.node(1, b)
+	b.Ignore("ForceOff")
+	a := h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"power off","steps":[{"step":"hard","timeout":0.3}]}`)
+	if a.Status != http.StatusGatewayTimeout || !strings.Contains(a.Reason, "says on") {
+		t.Errorf("%d %s", a.Status, a.Reason)
+	}
+}
+
+// TestMany: one that hangs costs only its own result.
+func TestMany(t *testing.T) {
+	h := start(t)
+	hung, release := redfishtest.Start(t), make(chan struct{})
+	hung.Before(func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	defer close(release)
+	h.node(0, hung)
+	for n := range byte(5) {
+		h.node(n+1, redfishtest.Start(t))
+	}
+	lines := func(method, path, body string) []map[string]any {
+		req, err := http.NewRequest(method, h.Server.URL+api.Root+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := h.Server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var out []map[string]any
+		for s := bufio.NewScanner(resp.Body); s.Scan(); {
+			out = append(out, apitest.Decode[apitest.Map](t, s.Bytes()))
+		}
+		return out
+	}
+	got := lines("GET", "/power?nodes=n[0-5],n9&timeout=0.5&limit=2", "")
+	if len(got) != 7 || got[0]["node"] != "n9" || got[0]["error"] == nil {
+		t.Fatalf("%v", got)
+	}
+	for _, l := range got[1:] {
+		if bad := l["node"] == "n0"; bad != (l["error"] != nil) || bad && l["state"] != "unknown" || !bad && l["state"] != "on" {
+			t.Error(l)
+		}
+	}
+	got = lines("POST", "/power", `{"nodes":["n1","n2","n3","n1"],"state":"off","force":true,"stagger":0.01}`)
+	if len(got) != 3 || got[0]["state"] != "off" || got[0]["step"] != "hard" {
+		t.Errorf("%v", got)
+	}
+	for _, body := range []string{`{"state":"on"}`, `{"state":"on","nodes":[]}`, `{"state":"up","nodes":"n1"}`, `{"state":"on","nodes":"n1","limit":-1}`, `{"state":"on","nodes":"n1","stagger":1e9}`} {
+		h.Refused("POST", "/power", body)
+	}
+}
+
+func TestExtras(t *testing.T) {
+	h, b := start(t), redfishtest.Start(t)
+	uid := h.node(1, b)
+	at := "/node/" + uid
+	h.OK("PUT", at+"/boot_device", `{"device":"pxe","uefi":true}`)
+	h.OK("PUT", at+"/identify", `{"on":true}`)
+	h.OK("POST", at+"/bmc/reset", nil)
+	h.OK("DELETE", at+"/sel", nil)
+	resets, patches := b.Seen()
+	if !reflect.DeepEqual(resets, []string{"Manager.Reset ForceRestart", "LogService.ClearLog "}) || len(patches) != 2 ||
+		!strings.Contains(patches[0], `"Pxe"`) || !strings.Contains(patches[0], `"UEFI"`) || !strings.Contains(patches[0], `"Once"`) || !strings.Contains(patches[1], "Blinking") {
+		t.Error(resets, patches)
+	}
+	sensors := string(h.OK("GET", at+"/sensors", nil))
+	events := string(h.OK("GET", at+"/sel", nil))
+	if !strings.Contains(sensors, "41.5") || !strings.Contains(sensors, "212") || !strings.Contains(events, "Fan 1 [31mfailed") {
+		t.Error(sensors, events)
+	}
+	inv := string(h.OK("GET", at+"/inventory", nil))
+	if !strings.Contains(inv, `"S1"`) || !strings.Contains(inv, "7.7") {
+		t.Error(inv)
+	}
+	h.Refused("PUT", at+"/boot_device", `{"device":"floppy"}`)
+	h.OK("PATCH", at, apitest.Map{"power_uri": "ssh://root@127.0.0.1/n0"})
+	if why := h.Refused("GET", at+"/sensors", nil); !strings.Contains(why, "no sensors") {
+		t.Error(why)
+	}
+}

@@ -1,0 +1,138 @@
+package power
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"muster/controller/power/bmc"
+	"muster/controller/power/ipmi"
+	"muster/controller/power/qemu"
+	"muster/controller/power/redfish"
+	"muster/controller/power/relay"
+	"muster/shared/fault"
+	"muster/shared/object"
+)
+
+// agentScheme is a power_uri of nodes that have no BMC: the agent's link alone.
+const agentScheme = "agent"
+
+// Schemes are the ways to switch machines, by the URI's scheme.
+func Schemes() map[string]bmc.Scheme {
+	return map[string]bmc.Scheme{
+		"ipmi": ipmi.Scheme{}, "redfish": redfish.Scheme{}, "ssh": relay.SSH{},
+		"virsh": relay.Virsh{}, "libvirt": relay.Virsh{}, "xen": relay.Virsh{}, "qemu": qemuOrLibvirt{},
+	}
+}
+
+// qemuOrLibvirt is qemu://: a monitor's socket where nothing but a path is
+// given, a domain of libvirt's otherwise.
+type qemuOrLibvirt struct{}
+
+func (qemuOrLibvirt) Open(ctx context.Context, t bmc.Target) (bmc.Machine, error) {
+	if t.Host == "" && (t.Transport == "" || t.Transport == "unix") {
+		return qemu.Scheme{}.Open(ctx, t)
+	}
+	return relay.Virsh{}.Open(ctx, t)
+}
+
+// targets gives where a node is switched, the best place first; none for a
+// node that only its agent can switch.
+func (p *Power) targets(n *object.Node) ([]bmc.Target, error) {
+	var out []bmc.Target
+	values := p.Values(n)
+	if n.PowerURI != nil && *n.PowerURI != "" {
+		uri, err := Parse(*n.PowerURI, values)
+		if err != nil {
+			return nil, fault.New(fault.Conflict, "The power_uri of node %s cannot be used: %v.", n.Name, err)
+		}
+		if uri.Scheme != agentScheme {
+			t, err := p.target(uri)
+			if err != nil {
+				return nil, fault.New(fault.Conflict, "The power_uri of node %s cannot be used: %v.", n.Name, err)
+			}
+			out = append(out, t)
+		}
+	}
+	if n.RedfishURI == "" {
+		return out, nil
+	}
+	uri, err := Parse(n.RedfishURI, values)
+	if err != nil {
+		return nil, fault.New(fault.Conflict, "The redfish_uri of node %s cannot be used: %v.", n.Name, err)
+	}
+	if uri.Scheme == "http" || uri.Scheme == "https" {
+		uri.Schemes, uri.Scheme = uri.Scheme, "redfish"
+	}
+	t, err := p.target(uri)
+	if err == nil && t.Scheme != "redfish" {
+		err = fmt.Errorf("%s:// is not Redfish; write https://USER:PASSWORD@ADDRESS/", t.Scheme)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Conflict, "The redfish_uri of node %s cannot be used: %v.", n.Name, err)
+	}
+	// The same BMC has the same users, whatever it is asked by.
+	if t.User == "" && len(out) > 0 && out[0].Host == t.Host {
+		t.User, t.Password = out[0].User, out[0].Password
+	}
+	return append(out, t), nil
+}
+
+func (p *Power) target(uri *URI) (bmc.Target, error) {
+	u, err := url.Parse(uri.Text)
+	if err != nil {
+		return bmc.Target{}, errors.New("it is no URI")
+	}
+	if _, ok := p.Schemes[uri.Scheme]; !ok {
+		return bmc.Target{}, fmt.Errorf("nothing here speaks %s://; there are agent, ipmi, redfish, qemu, virsh and ssh", bmc.Clean(uri.Scheme))
+	}
+	if u.Fragment != "" || strings.Contains(u.Path, "@") {
+		return bmc.Target{}, errors.New("it has an @ or # behind the address; write / @ # and % in a user or password as %2F %40 %23 and %25")
+	}
+	options, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return bmc.Target{}, errors.New("its options are not like ?cipher=3&privilege=operator")
+	}
+	t := bmc.Target{Scheme: uri.Scheme, Transport: uri.Schemes, Host: u.Hostname(), Port: u.Port(), Path: strings.TrimPrefix(u.Path, "/"), Options: options}
+	if u.User != nil {
+		t.User = u.User.Username()
+		t.Password, _ = u.User.Password()
+	}
+	return t, nil
+}
+
+// hide takes a target's secrets out of a text that may have come from
+// anywhere.
+func hide(text string, t bmc.Target) string {
+	if t.Password == "" {
+		return text
+	}
+	for _, form := range []string{t.Password, url.QueryEscape(t.Password), url.PathEscape(t.Password), url.UserPassword("", t.Password).String()[1:]} {
+		text = strings.ReplaceAll(text, form, "***")
+	}
+	return text
+}
+
+// failed makes the fault of what went wrong at a target.
+func failed(n *object.Node, t bmc.Target, err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f
+	}
+	where := t.Scheme + " at " + bmc.Or(t.Host, "/"+t.Path)
+	text := hide(err.Error(), t)
+	code := fault.Upstream
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		code, text = fault.Timeout, "it did not answer in time"
+	case errors.Is(err, context.Canceled):
+		code = fault.Unavailable
+	case errors.Is(err, bmc.ErrUnsupported):
+		code = fault.Conflict
+	case errors.Is(err, bmc.ErrDenied):
+		text += "; mind the power_uri and the attributes in it"
+	}
+	return fault.New(code, "The BMC of node %s (%s): %s.", n.Name, where, text)
+}
