@@ -221,6 +221,9 @@ func responses(rt Route, schemas Schema) Schema {
 		out["304"] = Schema{"description": "Not changed since the answer with that ETag."}
 	case rt.tagged:
 		out["412"] = Schema{"description": "It has changed meanwhile.", "content": jsonContent(ref("failure"))}
+	case rt.Method == "GET" && !nothing && rt.Answer == nil: // files
+		out["206"] = Schema{"description": "The part that a Range asked for.", "content": ok["content"]}
+		out["304"] = Schema{"description": "Not changed since the answer with that ETag."}
 	}
 	return out
 }

@@ -16,8 +16,8 @@ import (
 // What the published API has, and how much of it must hold. The second numbers
 // only ever grow.
 const (
-	published, holding                 = 206, 204
-	publishedExamples, holdingExamples = 52, 50
+	published, holding                 = 206, 206
+	publishedExamples, holdingExamples = 52, 52
 )
 
 // access says who may call an endpoint.

@@ -64,7 +64,12 @@ func node() *kind.Spec {
 			kind.Field{Path: "status.reason", Summary: "why a boot failed", Source: kind.Node, Format: kind.Shown("text")},
 		),
 		Columns: []string{"name", "status.state", "status.since", "ip", "mac", "type", "groups", "description"},
-		Prepare: placeNode,
+		Prepare: func(tx kind.Tx, obj, old kind.Object) error {
+			if err := guardPowerURI(tx.By(), obj.(*Node), old); err != nil {
+				return err
+			}
+			return placeNode(tx, obj, old)
+		},
 		Keys: func(obj kind.Object) map[string]string {
 			n := obj.(*Node)
 			if n.Index == nil {
