@@ -33,6 +33,10 @@ import (
 // Verb is the argument by which the agent's program becomes this process.
 const Verb = "stream"
 
+// quiet is for how long at most only what is read is fetched, so that the root
+// is made sooner.
+const quiet = 5 * time.Second
+
 // Modules names the kernel modules that it needs.
 func Modules() []string { return []string{"nbd", "loop"} }
 
@@ -75,12 +79,20 @@ func Main(in io.Reader, out io.Writer, log *slog.Logger) error {
 	if err := json.NewEncoder(out).Encode(answer{Device: r.device.Name()}); err != nil {
 		return err
 	}
+	detached := make(chan struct{})
 	go func() {
 		var detach bool
 		if messages.Decode(&detach) != nil || !detach {
 			cancel(errors.New("not wanted any more"))
+			return
 		}
+		close(detached)
 	}()
+	select { // the making of the root has the processor and the network for itself
+	case <-detached:
+	case <-time.After(quiet):
+	case <-ctx.Done():
+	}
 	return r.finish(ctx)
 }
 
