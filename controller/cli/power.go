@@ -56,9 +56,9 @@ func (m *muster) powerVerb(verb, short string) *cobra.Command {
 	}
 	f.flags(c, m)
 	c.Flags().IntVarP(&f.fanout, "fanout", "f", 0, "at how many nodes at once; 256 when not given")
-	c.Flags().IntVar(&f.retries, "retries", 0, "how often to try again where a BMC did not answer")
+	c.Flags().IntVar(&f.retries, "retries", 0, "how often to try again where a BMC did not answer; a reset or cycle is never sent twice")
+	c.Flags().DurationVar(&f.timeout, "timeout", 0, "how long a BMC may take to answer, at most 13s; 10s when not given")
 	if verb == "status" {
-		c.Flags().DurationVar(&f.timeout, "timeout", 0, "how long a BMC may take to answer, at most 13s; 10s when not given")
 		return c
 	}
 	c.Flags().DurationVar(&f.stagger, "stagger", 0, "wait this long between one node and the next, such as 200ms, for the sake of fuses")

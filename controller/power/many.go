@@ -38,8 +38,8 @@ type many struct {
 	Steps    []json.RawMessage `json:"steps,omitempty"`
 	Limit    int               `json:"limit,omitempty"`   // how many nodes at once
 	Stagger  float64           `json:"stagger,omitempty"` // seconds between the beginnings, for the inrush current
-	Retries  int               `json:"retries,omitempty"`
-	Timeout  float64           `json:"timeout,omitempty"` // seconds for a question to a BMC
+	Retries  int               `json:"retries,omitempty"` // of what a BMC did not answer; of orders, only on and hard off
+	Timeout  float64           `json:"timeout,omitempty"` // seconds for an answer of a BMC
 }
 
 // result is a line of the answer. Pending is the step of an order that takes
@@ -85,7 +85,7 @@ func (p *Power) postMany(w http.ResponseWriter, r *http.Request) error {
 	if strings.TrimSpace(strings.ToLower(in.State)) == "status" {
 		return p.stream(w, r, in, p.ask)
 	}
-	o := order{State: in.State, Force: in.Force, Steps: in.Steps}
+	o := order{State: in.State, Force: in.Force, Steps: in.Steps, retries: in.Retries, answer: time.Duration(in.Timeout * float64(time.Second))}
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -155,19 +155,30 @@ func (p *Power) getMany(w http.ResponseWriter, r *http.Request) error {
 func (p *Power) ask(ctx context.Context, n *object.Node, in many, _ func(result)) result {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
+	var state bmc.State
+	err := again(ctx, in.Retries, time.Duration(in.Timeout*float64(time.Second)), func(ctx context.Context) (err error) {
+		state, err = p.state(ctx, n)
+		return err
+	})
+	if err != nil {
+		return failure(n, err)
+	}
+	return result{Node: n.Name, State: state}
+}
+
+// again calls fn, for so long each time, until the BMC answers or it was tried
+// again so many times.
+func again(ctx context.Context, retries int, each time.Duration, fn func(context.Context) error) error {
 	for try := 0; ; try++ {
-		once, stop := context.WithTimeout(ctx, time.Duration(in.Timeout*float64(time.Second)))
-		state, err := p.state(once, n)
+		once, stop := context.WithTimeout(ctx, each)
+		err := fn(once)
 		stop()
-		if err == nil {
-			return result{Node: n.Name, State: state}
-		}
-		if try >= in.Retries || !(fault.Is(err, fault.Timeout) || fault.Is(err, fault.Upstream)) {
-			return failure(n, err)
+		if try >= retries || !(fault.Is(err, fault.Timeout) || fault.Is(err, fault.Upstream)) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return failure(n, err)
+			return err
 		case <-time.After(retryAfter):
 		}
 	}

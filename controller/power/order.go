@@ -17,8 +17,10 @@ type order struct {
 	Force bool              `json:"force,omitempty"`
 	Steps []json.RawMessage `json:"steps,omitempty"` // a step each
 
-	action bmc.Action
-	steps  []step
+	action  bmc.Action
+	steps   []step
+	retries int           // of what a BMC did not answer
+	answer  time.Duration // that a BMC has for an answer; 0 leaves it callTime at each way to it
 }
 
 // step is one attempt to switch a node off: through its agent, by the BMC's

@@ -2,6 +2,7 @@ package power
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -45,7 +46,11 @@ func (s *switching) run(ctx context.Context) (string, error) {
 	case bmc.PowerOn:
 		return s.on(ctx, bmc.PowerOn)
 	}
-	state, err := s.state(ctx, s.node)
+	var state bmc.State
+	err := s.patiently(ctx, s.order.retries, func(ctx context.Context) (err error) {
+		state, err = s.state(ctx, s.node)
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -72,8 +77,47 @@ func (s *switching) on(ctx context.Context, a bmc.Action) (string, error) {
 	return string(a), s.await(ctx, bmc.On, onTime)
 }
 
+// do sends an order to the BMC. One that got no answer may have been followed:
+// on and off are sent again where that did not happen, a reset or cycle never,
+// nor what presses a running system's button.
 func (s *switching) do(ctx context.Context, a bmc.Action) error {
-	return s.at(ctx, s.node, s.targets, func(ctx context.Context, m bmc.Machine) error { return m.Do(ctx, a) })
+	want, again := map[bmc.Action]bmc.State{bmc.PowerOn: bmc.On, bmc.HardOff: bmc.Off}[a]
+	retries := 0
+	if again {
+		retries = s.order.retries
+	}
+	tried := false
+	return s.patiently(ctx, retries, func(ctx context.Context) error {
+		if tried {
+			if state, err := s.state(ctx, s.node); err != nil || state == want {
+				return err
+			}
+		}
+		tried = true
+		return s.at(ctx, s.node, s.targets, s.action(a))
+	})
+}
+
+// action does it at a machine. The pool tries what failed again with a new
+// session, which must not reset a machine twice; its state was asked just
+// before, so the session is good.
+func (s *switching) action(a bmc.Action) func(context.Context, bmc.Machine) error {
+	var failed error
+	return func(ctx context.Context, m bmc.Machine) error {
+		if failed != nil && !errors.Is(failed, bmc.ErrUnsupported) && (a == bmc.Reset || a == bmc.Cycle) {
+			return failed
+		}
+		failed = m.Do(ctx, a)
+		return failed
+	}
+}
+
+func (s *switching) patiently(ctx context.Context, retries int, fn func(context.Context) error) error {
+	each := s.order.answer
+	if each == 0 {
+		each = time.Duration(len(s.targets)) * callTime
+	}
+	return again(ctx, retries, each, fn)
 }
 
 // await returns when the BMC says that it has happened. It may be silent for a

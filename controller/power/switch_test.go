@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"muster/controller/api"
@@ -246,6 +247,56 @@ func TestMany(t *testing.T) {
 	}
 	for _, body := range []string{`{"state":"on"}`, `{"state":"on","nodes":[]}`, `{"state":"up","nodes":"n1"}`, `{"state":"on","nodes":"n1","limit":-1}`, `{"state":"on","nodes":"n1","stagger":1e9}`} {
 		h.Refused("POST", "/power", body)
+	}
+}
+
+// TestRetries: a BMC that fails once is told again what does no harm the second time.
+func TestRetries(t *testing.T) {
+	h := start(t)
+	for i, c := range []struct{ order, begin, ends string }{
+		{`"state":"on","retries":1`, "Off", "on"},
+		{`"state":"off","force":true,"retries":1`, "On", "off"},
+		{`"state":"on"`, "Off", "unknown"},
+		{`"state":"reset","retries":1`, "On", "unknown"},
+	} {
+		b := redfishtest.Start(t)
+		h.node(byte(i), b)
+		b.Set(c.begin)
+		var posts atomic.Int32
+		b.Before(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != "POST" || !strings.Contains(r.URL.Path, "ComputerSystem.Reset") || posts.Add(1) > 1 {
+				return false
+			}
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		})
+		got := apitest.Decode[apitest.Map](t, h.Do("POST", "/power", fmt.Sprintf(`{"nodes":"n%d",%s}`, i, c.order)).Raw)
+		want := int32(1)
+		if c.ends != "unknown" {
+			want = 2
+		}
+		if got["state"] != c.ends || posts.Load() != want {
+			t.Errorf("%s: %v after %d orders", c.order, got, posts.Load())
+		}
+	}
+}
+
+// TestAnswerTime: an order waits for a BMC as long as it says.
+func TestAnswerTime(t *testing.T) {
+	h, b, release := start(t), redfishtest.Start(t), make(chan struct{})
+	h.node(0, b)
+	b.Set("Off")
+	b.Before(func(_ http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	defer close(release)
+	got := apitest.Decode[apitest.Map](t, h.Do("POST", "/power", `{"nodes":"n0","state":"on","timeout":0.05}`).Raw)
+	if why, _ := got["error"].(string); !strings.Contains(why, "in time") {
+		t.Error(got)
 	}
 }
 
