@@ -25,8 +25,11 @@ type pkg struct {
 	Name       string
 	GoFiles    []string
 	CgoFiles   []string
-	Imports    []string
-	Module     *struct{ Dir string }
+	// Of tests, inside the package and outside of it.
+	TestGoFiles  []string
+	XTestGoFiles []string
+	Imports      []string
+	Module       *struct{ Dir string }
 }
 
 // path is the package's path inside the module.
@@ -40,7 +43,7 @@ func within(path string, dirs ...string) bool {
 }
 
 func packages(t *testing.T) (root string, all []*pkg) {
-	cmd := exec.Command("go", "list", "-e", "-json=Dir,ImportPath,Name,GoFiles,CgoFiles,Imports,Module", module+"/...")
+	cmd := exec.Command("go", "list", "-e", "-json=Dir,ImportPath,Name,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,Imports,Module", module+"/...")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -142,14 +145,14 @@ func TestSource(t *testing.T) {
 		if base := filepath.Base(p.path()); slices.Contains([]string{"util", "utils", "common", "helpers", "models", "constants", "misc"}, base) {
 			t.Errorf("%s: that name says nothing of what is inside", p.path())
 		}
+		for _, name := range slices.Concat(p.files(), p.TestGoFiles, p.XTestGoFiles) {
+			checkLength(t, filepath.Join(p.Dir, name))
+		}
 		set, files := parsed(t, p)
 		docs := 0
 		for _, f := range files {
 			if f.Doc != nil {
 				docs++
-			}
-			if n := set.File(f.Pos()).LineCount(); n > 500 {
-				t.Errorf("%s has %d lines: it does more than one thing", set.File(f.Pos()).Name(), n)
 			}
 			checkInput(t, p, set, f)
 		}
@@ -157,6 +160,19 @@ func TestSource(t *testing.T) {
 			t.Errorf("%s: %d files have a package doc, one must", p.path(), docs)
 		}
 		checkState(t, set, files)
+	}
+}
+
+// maxLines bounds a file, of tests too.
+const maxLines = 500
+
+func checkLength(t *testing.T, file string) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(raw, []byte("\n")); n > maxLines {
+		t.Errorf("%s has %d lines: it does more than one thing", file, n)
 	}
 }
 
