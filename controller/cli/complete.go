@@ -15,6 +15,16 @@ const completeTime = 2 * time.Second
 
 type completer = func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective)
 
+// thenFile offers names for the first word, and files after it.
+func thenFile(names cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return names(cmd, args, part)
+		}
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+}
+
 // completeNames offers the names of a kind's objects, without those that are
 // there already. A head that cannot be reached offers nothing, silently: the
 // shell has no place for an error.

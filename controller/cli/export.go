@@ -22,13 +22,8 @@ func (m *muster) exportCommand(names cobra.CompletionFunc) *cobra.Command {
 		Use: "export NAME {FILE|-}", Short: "Write a boot configuration and all that belongs to it to one file",
 		Long: `Write the boot configuration NAME with its kernel and initramfs, its image and
 its kickstarts to FILE, a tar archive, for muster bootconfig import on another head.`,
-		Args: cobra.ExactArgs(2),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
-			if len(args) == 0 {
-				return names(cmd, args, part)
-			}
-			return nil, cobra.ShellCompDirectiveDefault
-		},
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: thenFile(names),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{}
 			if bare {

@@ -18,13 +18,7 @@ import (
 
 // imageCommands are those of the images' own endpoints.
 func (m *muster) imageCommands() []*cobra.Command {
-	names := m.completeNames(m.spec(object.KindImage))
-	nameThenFile := func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
-		if len(args) == 0 {
-			return names(cmd, args, part)
-		}
-		return nil, cobra.ShellCompDirectiveDefault
-	}
+	nameThenFile := thenFile(m.completeNames(m.spec(object.KindImage)))
 	var up, down, both progressFlag
 	importing := &cobra.Command{
 		Use: "import NAME SOURCE", Short: "Make an image from a directory, an archive or a container image",

@@ -17,13 +17,8 @@ func (m *muster) isoCommand(names cobra.CompletionFunc) *cobra.Command {
 		Long: `Make an ISO file for the boot configuration NAME: kernel, initramfs and agent are
 on it, the image comes from the head. It boots BIOS and UEFI machines, as a CD
 and, written to one with dd, from a USB stick.`,
-		Args: cobra.ExactArgs(2),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
-			if len(args) == 0 {
-				return names(cmd, args, part)
-			}
-			return nil, cobra.ShellCompDirectiveDefault
-		},
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: thenFile(names),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := url.Values{"uid": {args[0]}}
 			for key, value := range map[string]string{"image": image, "node": node, "url": address} {

@@ -11,13 +11,7 @@ import (
 
 // repoCommands are those of the repos' own endpoints.
 func (m *muster) repoCommands() []*cobra.Command {
-	names := m.completeNames(m.spec(object.KindRepo))
-	nameThenFile := func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
-		if len(args) == 0 {
-			return names(cmd, args, part)
-		}
-		return nil, cobra.ShellCompDirectiveDefault
-	}
+	nameThenFile := thenFile(m.completeNames(m.spec(object.KindRepo)))
 	var up, down progressFlag
 	uploading := &cobra.Command{
 		Use: "iso NAME FILE", Short: "Upload an ISO, whose packages the head then serves", Args: cobra.ExactArgs(2), ValidArgsFunction: nameThenFile,
