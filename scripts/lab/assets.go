@@ -61,29 +61,12 @@ func MakeAssets(ctx context.Context, dir string, log *slog.Logger) (*Assets, err
 	return assets, err
 }
 
-// virtualKernel has virtio only and is small, genericKernel has the drivers of physical machines.
+// virtualKernel has virtio only and is small.
 func (r release) virtualKernel() string {
 	if r.id == "ubuntu" {
 		return "linux-image-virtual"
 	}
 	return "linux-image-cloud-amd64"
-}
-
-func (r release) genericKernel() string {
-	if r.id == "ubuntu" {
-		return "linux-image-generic"
-	}
-	return "linux-image-amd64"
-}
-
-// MakeGenericKernel returns the distribution's kernel for physical machines
-// and its modules directory, from the same cache.
-func MakeGenericKernel(ctx context.Context, dir string, log *slog.Logger) (kernelFile, modules string, err error) {
-	rel, err := thisRelease(log)
-	if err != nil {
-		return "", "", err
-	}
-	return kernel(ctx, cache{dir: dir, log: log}, rel, rel.genericKernel())
 }
 
 func kernel(ctx context.Context, c cache, rel release, meta string) (file, modules string, err error) {

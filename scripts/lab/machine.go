@@ -123,22 +123,6 @@ func (m *Machine) On() bool {
 	return m.process != nil && m.process.running()
 }
 
-// Wait waits until the machine is off.
-func (m *Machine) Wait(ctx context.Context) error {
-	m.mu.Lock()
-	p := m.process
-	m.mu.Unlock()
-	if p == nil {
-		return nil
-	}
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // Reset presses the reset button.
 func (m *Machine) Reset(ctx context.Context) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", m.files.qmp)
