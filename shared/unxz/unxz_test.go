@@ -52,7 +52,7 @@ func TestDictionaryOfLaterBlock(t *testing.T) {
 		}
 	}
 	if last < 0 {
-		t.Skip("the writer makes headers of another form")
+		t.Fatal("the writer makes headers of another form, so this tests nothing")
 	}
 	b[last+4] = 40 // 4 GiB - 1
 	binary.LittleEndian.PutUint32(b[last+8:], crc32.ChecksumIEEE(b[last:last+8]))
