@@ -238,7 +238,9 @@ func (p *Power) stream(w http.ResponseWriter, r *http.Request, in many, do func(
 		return err
 	}
 	w.Header().Set("Content-Type", ndjson)
-	out := &lineWriter{w: w}
+	w.Header().Set("X-Accel-Buffering", "no") // a proxy must pass lines on as they come
+	out := &lineWriter{w: w, rc: http.NewResponseController(w)}
+	defer out.rc.SetWriteDeadline(time.Time{})
 	for _, l := range lines {
 		out.write(l)
 	}
@@ -281,10 +283,14 @@ func (p *Power) feed(ctx context.Context, nodes []*object.Node, next chan<- *obj
 	}
 }
 
+// stall is how long a client may take nothing.
+const stall = 60 * time.Second
+
 // lineWriter writes lines of JSON, each at once.
 type lineWriter struct {
 	mu  sync.Mutex
 	w   http.ResponseWriter
+	rc  *http.ResponseController
 	err error
 }
 
@@ -296,10 +302,11 @@ func (l *lineWriter) write(r result) {
 		return // the client is gone; what has begun goes on
 	}
 	if err == nil {
+		l.rc.SetWriteDeadline(time.Now().Add(stall)) // where there is none, the connection's own bounds hold
 		_, err = l.w.Write(append(raw, '\n'))
 	}
 	if err == nil {
-		if err = http.NewResponseController(l.w).Flush(); errors.Is(err, http.ErrNotSupported) {
+		if err = l.rc.Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil
 		}
 	}
