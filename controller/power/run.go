@@ -46,11 +46,7 @@ func (s *switching) run(ctx context.Context) (string, error) {
 	case bmc.PowerOn:
 		return s.on(ctx, bmc.PowerOn)
 	}
-	var state bmc.State
-	err := s.patiently(ctx, s.order.retries, func(ctx context.Context) (err error) {
-		state, err = s.state(ctx, s.node)
-		return err
-	})
+	state, err := s.asked(ctx, s.order.retries)
 	if err != nil {
 		return "", err
 	}
@@ -112,6 +108,15 @@ func (s *switching) action(a bmc.Action) func(context.Context, bmc.Machine) erro
 	}
 }
 
+// asked is the node's state, within the time that the order gives its BMC.
+func (s *switching) asked(ctx context.Context, retries int) (state bmc.State, err error) {
+	err = s.patiently(ctx, retries, func(ctx context.Context) (err error) {
+		state, err = s.state(ctx, s.node)
+		return err
+	})
+	return state, err
+}
+
 func (s *switching) patiently(ctx context.Context, retries int, fn func(context.Context) error) error {
 	each := s.order.answer
 	if each == 0 {
@@ -148,7 +153,7 @@ func (s *switching) await(ctx context.Context, want bmc.State, d time.Duration) 
 
 // off takes the node down, step by step until it is.
 func (s *switching) off(ctx context.Context) (string, error) {
-	state, err := s.state(ctx, s.node)
+	state, err := s.asked(ctx, 0) // where it does not answer the steps go on
 	if err == nil && state == bmc.Off {
 		return "already off", nil
 	}
