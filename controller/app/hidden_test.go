@@ -28,10 +28,14 @@ func TestReservedStaysHidden(t *testing.T) {
 	h.OK("POST", "/bootconfigs", `{"name":"KS","kickstart":"outer.ks"}`)
 	want(t, "a kickstart", h.As(racks.Access, "GET", "/bootconfig/KS/kickstart?node=n0", ""), http.StatusForbidden, "_pass")
 	want(t, "a kickstart", h.As(h.Token(), "GET", "/bootconfig/KS/kickstart?node=n0", ""), http.StatusOK, "")
+	for _, uri := range []string{"ssh://root@127.0.0.1/x?command=/bin/sh", "qemu:///run/docker.sock", "virsh:///vm", "<a[shown]>://x", "SSH://root@h/x", "qemu+ssh://root@h/vm"} {
+		want(t, uri, h.As(racks.Access, "PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`), http.StatusForbidden, "power_uri")
+	}
 	for uri, status := range map[string]int{
 		"ipmi://<a[_pass]>@10.0.0.9": http.StatusForbidden,
 		"ipmi://<_pass>@10.0.0.9":    http.StatusForbidden,
 		"ipmi://admin@<a[shown]>":    http.StatusOK,
+		"redfish+https://10.0.0.9/":  http.StatusOK,
 	} {
 		want(t, uri, h.As(racks.Access, "PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`), status, "")
 		h.OK("PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`)

@@ -1,6 +1,9 @@
 package object
 
 import (
+	"slices"
+	"strings"
+
 	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/template"
@@ -18,16 +21,26 @@ func ReservedIn(powerURI string) *template.Ref {
 	return nil
 }
 
-// guardPowerURI refuses a power_uri with reserved attributes of somebody who may
-// not read them: the head would send them to wherever it says.
+// asNobody are the schemes that use nothing but what the URI says. All others
+// act with keys and sockets of the user that the head runs as.
+var asNobody = [...]string{"ipmi", "redfish", "agent"}
+
+// guardPowerURI refuses a power_uri that would let somebody have what he has
+// not: one with reserved attributes that he may not read, which the head would
+// send to wherever it says, and one that acts as the head's own user.
 func guardPowerURI(by kind.Author, n *Node, old kind.Object) error {
-	if by.May(kind.ReservedAttribRead) || n.PowerURI == nil {
+	if by.Itself() || n.PowerURI == nil || *n.PowerURI == "" {
 		return nil
 	}
 	if old != nil && old.(*Node).PowerURI != nil && *old.(*Node).PowerURI == *n.PowerURI {
 		return nil
 	}
-	if ref := ReservedIn(*n.PowerURI); ref != nil {
+	scheme, _, _ := strings.Cut(*n.PowerURI, "://")
+	name, _, _ := strings.Cut(strings.ToLower(scheme), "+")
+	if !slices.Contains(asNobody[:], name) && !slices.Contains(by.Roles, RoleFullAdmin) {
+		return fault.New(fault.Forbidden, "power_uri: %.20q uses keys or sockets of the head's own user, so only an admin with %s may set it; others may use ipmi, redfish and agent.", scheme, RoleFullAdmin)
+	}
+	if ref := ReservedIn(*n.PowerURI); ref != nil && !by.May(kind.ReservedAttribRead) {
 		return fault.New(fault.Forbidden, "A power_uri with values of reserved attributes (%s) needs the permission %s.", ref, kind.ReservedAttribRead)
 	}
 	return nil
