@@ -31,6 +31,9 @@ func TestReservedStaysHidden(t *testing.T) {
 	for _, uri := range []string{"ssh://root@127.0.0.1/x?command=/bin/sh", "qemu:///run/docker.sock", "virsh:///vm", "<a[shown]>://x", "SSH://root@h/x", "qemu+ssh://root@h/vm"} {
 		want(t, uri, h.As(racks.Access, "PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`), http.StatusForbidden, "power_uri")
 	}
+	for _, uri := range []string{"https://<a[_pass]>@10.0.0.9", "<_pass>://10.0.0.9", "ssh://root@h/x"} {
+		want(t, uri, h.As(racks.Access, "PATCH", "/node/n0", `{"redfish_uri":"`+uri+`"}`), http.StatusForbidden, "redfish_uri")
+	}
 	for uri, status := range map[string]int{
 		"ipmi://<a[_pass]>@10.0.0.9": http.StatusForbidden,
 		"ipmi://<_pass>@10.0.0.9":    http.StatusForbidden,

@@ -65,7 +65,7 @@ func node() *kind.Spec {
 		),
 		Columns: []string{"name", "status.state", "status.since", "ip", "mac", "type", "groups", "description"},
 		Prepare: func(tx kind.Tx, obj, old kind.Object) error {
-			if err := guardPowerURI(tx.By(), obj.(*Node), old); err != nil {
+			if err := guardPowerURIs(tx.By(), obj.(*Node), old); err != nil {
 				return err
 			}
 			return placeNode(tx, obj, old)

@@ -22,26 +22,46 @@ func ReservedIn(powerURI string) *template.Ref {
 }
 
 // asNobody are the schemes that use nothing but what the URI says. All others
-// act with keys and sockets of the user that the head runs as.
-var asNobody = [...]string{"ipmi", "redfish", "agent"}
+// act with keys and sockets of the user that the head runs as. A redfish_uri
+// may be written http and https too.
+var asNobody = [...]string{"ipmi", "redfish", "agent", "http", "https"}
 
-// guardPowerURI refuses a power_uri that would let somebody have what he has
-// not: one with reserved attributes that he may not read, which the head would
-// send to wherever it says, and one that acts as the head's own user.
-func guardPowerURI(by kind.Author, n *Node, old kind.Object) error {
-	if by.Itself() || n.PowerURI == nil || *n.PowerURI == "" {
+// guardPowerURIs refuses what would let somebody have what he has not.
+func guardPowerURIs(by kind.Author, n *Node, old kind.Object) error {
+	if by.Itself() {
 		return nil
 	}
-	if old != nil && old.(*Node).PowerURI != nil && *old.(*Node).PowerURI == *n.PowerURI {
+	var was Node
+	if old != nil {
+		was = *old.(*Node)
+	}
+	if err := guardURI(by, "power_uri", text(n.PowerURI), text(was.PowerURI)); err != nil {
+		return err
+	}
+	return guardURI(by, "redfish_uri", n.RedfishURI, was.RedfishURI)
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// guardURI refuses a URI with reserved attributes that its author may not read,
+// which the head would send to wherever it says, and one that acts as the
+// head's own user. What was there before may stay.
+func guardURI(by kind.Author, field, now, was string) error {
+	if now == "" || now == was {
 		return nil
 	}
-	scheme, _, _ := strings.Cut(*n.PowerURI, "://")
+	scheme, _, _ := strings.Cut(now, "://")
 	name, _, _ := strings.Cut(strings.ToLower(scheme), "+")
 	if !slices.Contains(asNobody[:], name) && !slices.Contains(by.Roles, RoleFullAdmin) {
-		return fault.New(fault.Forbidden, "power_uri: %.20q uses keys or sockets of the head's own user, so only an admin with %s may set it; others may use ipmi, redfish and agent.", scheme, RoleFullAdmin)
+		return fault.New(fault.Forbidden, "%s: %.20q uses keys or sockets of the head's own user, so only an admin with %s may set it; others may use ipmi, redfish and agent.", field, scheme, RoleFullAdmin)
 	}
-	if ref := ReservedIn(*n.PowerURI); ref != nil && !by.May(kind.ReservedAttribRead) {
-		return fault.New(fault.Forbidden, "A power_uri with values of reserved attributes (%s) needs the permission %s.", ref, kind.ReservedAttribRead)
+	if ref := ReservedIn(now); ref != nil && !by.May(kind.ReservedAttribRead) {
+		return fault.New(fault.Forbidden, "A %s with values of reserved attributes (%s) needs the permission %s.", field, ref, kind.ReservedAttribRead)
 	}
 	return nil
 }
