@@ -70,14 +70,16 @@ func (p *Power) extra(r *http.Request, what string, fn func(context.Context, bmc
 	if len(targets) == 0 {
 		return fault.New(fault.Conflict, "The node %s has no BMC: muster node update %s --power-uri ipmi://USER:PASSWORD@ADDRESS/", n.Name, n.Name)
 	}
+	why := asking
 	if r.Method != http.MethodGet {
+		why = ordering
 		if err := p.Record(r.Context(), api.By(r), n, map[string]string{"order": what}); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 	defer cancel()
-	return p.at(ctx, n, targets, fn)
+	return p.at(ctx, n, targets, why, fn)
 }
 
 // can runs fn where the machine has the ability T.

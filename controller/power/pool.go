@@ -83,9 +83,18 @@ func (p *pool) expire(k [sha256.Size]byte, s *slot) {
 	}
 }
 
+// purpose says what a session is used for.
+type purpose int
+
+const (
+	asking   purpose = iota // may be done again
+	ordering                // must not happen twice
+)
+
 // with runs fn with a session to t. A session that was kept may be one that
-// the BMC has forgotten: then fn runs once more with a new one.
-func (p *pool) with(ctx context.Context, scheme bmc.Scheme, t bmc.Target, fn func(context.Context, bmc.Machine) error) error {
+// the BMC has forgotten: a question is then asked once more with a new one. An
+// order is given once, after a question has shown that the session is good.
+func (p *pool) with(ctx context.Context, scheme bmc.Scheme, t bmc.Target, why purpose, fn func(context.Context, bmc.Machine) error) error {
 	k := key(t)
 	s := p.take(k)
 	defer p.leave(k, s)
@@ -97,6 +106,11 @@ func (p *pool) with(ctx context.Context, scheme bmc.Scheme, t bmc.Target, fn fun
 	}
 	if s.machine != nil && time.Since(s.born) > maxAge {
 		s.drop()
+	}
+	if s.machine != nil && why == ordering {
+		if _, err := s.machine.State(ctx); err != nil {
+			s.drop()
+		}
 	}
 	for {
 		kept := s.machine != nil
@@ -112,7 +126,7 @@ func (p *pool) with(ctx context.Context, scheme bmc.Scheme, t bmc.Target, fn fun
 			return err
 		}
 		s.drop()
-		if !kept || ctx.Err() != nil {
+		if !kept || why == ordering || ctx.Err() != nil {
 			return err
 		}
 	}

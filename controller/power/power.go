@@ -150,7 +150,7 @@ func (p *Power) state(ctx context.Context, n *object.Node) (bmc.State, error) {
 		return bmc.Unknown, fault.New(fault.Conflict, "The node %s has no BMC that could be asked, and its agent is not connected: muster node update %s --power-uri ipmi://USER:PASSWORD@ADDRESS/", n.Name, n.Name)
 	}
 	state := bmc.Unknown
-	err = p.at(ctx, n, targets, func(ctx context.Context, m bmc.Machine) (err error) {
+	err = p.at(ctx, n, targets, asking, func(ctx context.Context, m bmc.Machine) (err error) {
 		state, err = m.State(ctx)
 		return err
 	})
@@ -161,10 +161,10 @@ func (p *Power) state(ctx context.Context, n *object.Node) (bmc.State, error) {
 }
 
 // at runs fn at the first target that supports it.
-func (p *Power) at(ctx context.Context, n *object.Node, targets []bmc.Target, fn func(context.Context, bmc.Machine) error) (err error) {
+func (p *Power) at(ctx context.Context, n *object.Node, targets []bmc.Target, why purpose, fn func(context.Context, bmc.Machine) error) (err error) {
 	for _, t := range targets {
 		call, cancel := context.WithTimeout(ctx, callTime)
-		err = p.pool.with(call, p.Schemes[t.Scheme], t, fn)
+		err = p.pool.with(call, p.Schemes[t.Scheme], t, why, fn)
 		cancel()
 		if err == nil {
 			return nil

@@ -2,7 +2,6 @@ package power
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -90,22 +89,8 @@ func (s *switching) do(ctx context.Context, a bmc.Action) error {
 			}
 		}
 		tried = true
-		return s.at(ctx, s.node, s.targets, s.action(a))
+		return s.at(ctx, s.node, s.targets, ordering, func(ctx context.Context, m bmc.Machine) error { return m.Do(ctx, a) })
 	})
-}
-
-// action does it at a machine. The pool tries what failed again with a new
-// session, which must not reset a machine twice; its state was asked just
-// before, so the session is good.
-func (s *switching) action(a bmc.Action) func(context.Context, bmc.Machine) error {
-	var failed error
-	return func(ctx context.Context, m bmc.Machine) error {
-		if failed != nil && !errors.Is(failed, bmc.ErrUnsupported) && (a == bmc.Reset || a == bmc.Cycle) {
-			return failed
-		}
-		failed = m.Do(ctx, a)
-		return failed
-	}
 }
 
 // asked is the node's state, within the time that the order gives its BMC.

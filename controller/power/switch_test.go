@@ -281,6 +281,40 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// TestOrdersAreGivenOnce: what fails on a session that was kept is not done
+// again, whatever it is.
+func TestOrdersAreGivenOnce(t *testing.T) {
+	h, b := start(t), redfishtest.Start(t)
+	h.node(0, b)
+	var posts atomic.Int32
+	b.Before(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "POST" || !strings.Contains(r.URL.Path, "/Actions/") {
+			return false
+		}
+		posts.Add(1)
+		w.WriteHeader(http.StatusBadGateway)
+		return true
+	})
+	for _, order := range [][3]string{
+		{"PUT", "/node/n0/power_state", `{"state":"on"}`},
+		{"PUT", "/node/n0/power_state", `{"state":"soft"}`},
+		{"PUT", "/node/n0/power_state", `{"state":"reset"}`},
+		{"POST", "/node/n0/bmc/reset", `{}`},
+		{"DELETE", "/node/n0/sel", ""},
+	} {
+		b.Set("On")
+		if order[2] == `{"state":"on"}` {
+			b.Set("Off")
+		}
+		h.OK("GET", "/node/n0/power_state", nil) // keeps a session
+		posts.Store(0)
+		a := h.Do(order[0], order[1], order[2])
+		if a.Status < 400 || posts.Load() != 1 {
+			t.Errorf("%v: %d %s after %d orders", order, a.Status, a.Raw, posts.Load())
+		}
+	}
+}
+
 // TestAnswerTime: an order waits for a BMC as long as it says.
 func TestAnswerTime(t *testing.T) {
 	h, b, release := start(t), redfishtest.Start(t), make(chan struct{})
