@@ -89,7 +89,7 @@ func (c *crud) singleton() []Route {
 	}
 }
 
-func (c *crud) shown() Schema  { return named(c.spec.Name, shown(c.spec)) }
+func (c *crud) shown() Schema  { return Shown(c.spec) }
 func (c *crud) change() Schema { return named(c.spec.Name+"Change", taken(c.spec, forChange)) }
 
 func (c *crud) create(w http.ResponseWriter, r *http.Request) error {

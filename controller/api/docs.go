@@ -58,8 +58,11 @@ func docsPage(routes []Route) ([]byte, error) {
 
 // pretty is a schema as people read it.
 func pretty(v any) (string, error) {
-	if _, ok := v.(Nothing); ok || v == nil {
+	switch a := v.(type) {
+	case nil, Nothing, WebSocket:
 		return "", nil
+	case Maybe:
+		v = a.Of
 	}
 	s := maps.Clone(SchemaOf(v))
 	delete(s, nameKey)

@@ -188,7 +188,7 @@ func TestFailingHandlers(t *testing.T) {
 		return http.ErrBodyNotAllowed
 	}
 	h := apitest.Start(t, apitest.Options{Routes: func(*apitest.Head) [][]api.Route {
-		return [][]api.Route{{{Method: "GET", Path: api.Root + "/fails", Permission: kind.LoggedIn, Doc: "x", Handler: failing}}}
+		return [][]api.Route{{{Method: "GET", Path: api.Root + "/fails", Permission: kind.LoggedIn, Doc: "x", Handler: failing, Answer: api.Nothing{}}}}
 	}})
 	for how, status := range map[string]int{"panic": 500, "fault": 502, "error": 500} {
 		a := h.Do("GET", "/fails?how="+how, nil)
@@ -206,8 +206,11 @@ func TestFailingHandlers(t *testing.T) {
 }
 
 func TestRoutesMustBeComplete(t *testing.T) {
-	whole := api.Route{Method: "GET", Path: "/x", Permission: kind.Public, Doc: "x", Handler: func(http.ResponseWriter, *http.Request) error { return nil }}
-	for i := range 5 {
+	whole := api.Route{Method: "GET", Path: "/x", Permission: kind.Public, Doc: "x", Answer: api.Nothing{}, Handler: func(http.ResponseWriter, *http.Request) error { return nil }}
+	if _, err := api.New(nil, nil, []api.Route{whole}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 {
 		r := whole
 		switch i {
 		case 0:
@@ -220,6 +223,12 @@ func TestRoutesMustBeComplete(t *testing.T) {
 			r.Doc = ""
 		case 4:
 			r.Handler = nil
+		case 5:
+			r.Answer = nil
+		case 6:
+			r.Answer, r.Raw = nil, "text/plain, */*"
+		case 7:
+			r.Raw = "text/plain"
 		}
 		if _, err := api.New(nil, nil, []api.Route{r}); err == nil {
 			t.Errorf("%+v is served", r)

@@ -198,30 +198,39 @@ func parameters(rt Route, names []string) []Schema {
 	return out
 }
 
-// responses describes what comes back. A route that says nothing of it may
-// answer with anything.
+// responses describes what comes back.
 func responses(rt Route, schemas Schema) Schema {
 	ok := Schema{"description": "Done."}
-	_, nothing := rt.Answer.(Nothing)
-	switch {
-	case rt.Raw != "":
-		ok["description"], ok["content"] = "As it is, without the envelope.", Schema{rt.Raw: Schema{}}
-	case nothing:
-		ok["content"] = jsonContent(Schema{"type": "object", "required": []string{"success"}, "properties": Schema{"success": Schema{"const": true}}})
-	case rt.Answer != nil:
-		properties := Schema{"success": Schema{"const": true}, "data": component(schemas, SchemaOf(rt.Answer))}
-		ok["content"] = jsonContent(Schema{"type": "object", "required": []string{"success", "data"}, "properties": properties})
-	default:
-		ok["content"] = Schema{"*/*": Schema{}}
+	done := Schema{"type": "object", "required": []string{"success"}, "properties": Schema{"success": Schema{"const": true}}}
+	data := func(v any, required ...string) Schema {
+		properties := Schema{"success": Schema{"const": true}, "data": component(schemas, SchemaOf(v))}
+		return Schema{"type": "object", "required": append(required, "success"), "properties": properties}
 	}
-	out := Schema{"200": ok, "default": Schema{"$ref": "#/components/responses/Failure"}}
+	failure := Schema{"$ref": "#/components/responses/Failure"}
+	switch a := rt.Answer.(type) {
+	case nil:
+		content := Schema{}
+		for media := range strings.SplitSeq(rt.Raw, ",") {
+			content[strings.TrimSpace(media)] = Schema{}
+		}
+		ok["description"], ok["content"] = "As it is, without the envelope.", content
+	case WebSocket:
+		return Schema{"101": Schema{"description": "The connection is a websocket from here on."}, "default": failure}
+	case Nothing:
+		ok["content"] = jsonContent(done)
+	case Maybe:
+		ok["content"] = jsonContent(data(a.Of))
+	default:
+		ok["content"] = jsonContent(data(a, "data"))
+	}
+	out := Schema{"200": ok, "default": failure}
 	switch {
 	case rt.tagged && rt.Method == "GET":
 		ok["headers"] = Schema{"ETag": Schema{"description": "names this state; for If-None-Match, and of an object for If-Match", "schema": Text()}}
 		out["304"] = Schema{"description": "Not changed since the answer with that ETag."}
 	case rt.tagged:
 		out["412"] = Schema{"description": "It has changed meanwhile.", "content": jsonContent(ref("failure"))}
-	case rt.Method == "GET" && !nothing && rt.Answer == nil: // files
+	case rt.Method == "GET" && rt.Answer == nil: // files
 		out["206"] = Schema{"description": "The part that a Range asked for.", "content": ok["content"]}
 		out["304"] = Schema{"description": "Not changed since the answer with that ETag."}
 	}

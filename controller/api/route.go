@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"muster/shared/kind"
 )
@@ -26,10 +27,11 @@ type Route struct {
 	Doc        string // one sentence, for the OpenAPI document
 	Handler    Handler
 
-	// What follows only says more in the OpenAPI document, and may be left out.
-	// Body and Answer are values of the Go types that the JSON body and the
-	// answer's data have, or a Schema; Answer is Nothing{} where there is no data.
-	// Raw is the media type of an answer that comes without the envelope.
+	// What follows is for the OpenAPI document. Body and Answer are values of the
+	// Go types that the JSON body and the answer's data have, or a Schema; Answer
+	// is Nothing{} where there is no data, and WebSocket{} where there is no
+	// answer. Raw is the media type of an answer that comes without the envelope,
+	// several with commas between them. Either Answer or Raw must be there.
 	Query  []Param
 	Body   any
 	Answer any
@@ -43,6 +45,18 @@ type Route struct {
 
 // Nothing is the Answer of a route that answers without data.
 type Nothing struct{}
+
+// Maybe is the Answer of a route whose answers have data only sometimes.
+type Maybe struct{ Of any }
+
+// WebSocket is the Answer of a route that turns the connection into a
+// websocket.
+type WebSocket struct{}
+
+// described says whether a client can know from the document what comes back.
+func (rt *Route) described() bool {
+	return (rt.Answer == nil) != (rt.Raw == "") && !strings.Contains(rt.Raw, "*")
+}
 
 // Handler answers a request. An error that it returns becomes the failure
 // envelope, unless part of the answer has already been sent.

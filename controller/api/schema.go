@@ -25,6 +25,9 @@ func Any() Schema  { return Schema{} }
 func Text() Schema { return Schema{"type": "string"} }
 func UID() Schema  { return Schema{"type": "string", "pattern": kind.UIDPattern.String()} }
 
+// List is the schema of a list.
+func List(of Schema) Schema { return Schema{"type": "array", "items": of} }
+
 // ByUID is the schema of objects by UID.
 func ByUID(of Schema) Schema {
 	return Schema{"type": "object", "propertyNames": Schema{"pattern": kind.UIDPattern.String()}, "additionalProperties": of}
@@ -109,6 +112,18 @@ func orNull(s Schema) Schema {
 	}
 	return Schema{"anyOf": []any{s, Schema{"type": "null"}}}
 }
+
+// AnyOf is the schema of a value that is of one of several types.
+func AnyOf(of ...any) Schema {
+	var list []any
+	for _, v := range of {
+		list = append(list, SchemaOf(v))
+	}
+	return Schema{"anyOf": list}
+}
+
+// Shown is the schema of an object of a kind as GET gives it.
+func Shown(spec *kind.Spec) Schema { return named(spec.Name, shown(spec)) }
 
 // shown describes an object as GET gives it. No key is required: ?fields=
 // picks some.

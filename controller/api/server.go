@@ -32,6 +32,9 @@ func New(auth Authenticator, log *slog.Logger, routes ...[]Route) (http.Handler,
 		if rt.Method == "" || rt.Path == "" || rt.Permission == "" || rt.Doc == "" || rt.Handler == nil {
 			return nil, fmt.Errorf("route %s %s needs a method, a path, a permission, a doc and a handler", rt.Method, rt.Path)
 		}
+		if !rt.described() {
+			return nil, fmt.Errorf("route %s %s says not what it answers: give it either an Answer or the media types in Raw", rt.Method, rt.Path)
+		}
 		h.mux.Handle(rt.Method+" "+rt.Path, h.endpoint(rt))
 	}
 	h.mux.HandleFunc(nowhere, h.missing)

@@ -166,7 +166,7 @@ func start(t *testing.T, change func(*Config)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := append(s.Routes(), api.Route{Method: "POST", Path: "/api/v1/password", Permission: kind.Public, Doc: "test", Handler: func(w http.ResponseWriter, r *http.Request) error {
+	routes := append(s.Routes(), api.Route{Method: "POST", Path: "/api/v1/password", Permission: kind.Public, Doc: "test", Answer: api.Nothing{}, Handler: func(w http.ResponseWriter, r *http.Request) error {
 		var in struct{ Pass string }
 		if err := api.Decode(w, r, &in); err != nil {
 			return err
@@ -180,7 +180,7 @@ func start(t *testing.T, change func(*Config)) *fixture {
 		"public": kind.Public, "me": kind.LoggedIn, "read": "NodesRead", "write": "NodesWrite", "node": kind.NodeOnly,
 		"head": kind.HeadOnly, "reserved": kind.ReservedAttribRead, "unlisted": "Unlisted",
 	} {
-		routes = append(routes, api.Route{Method: "GET", Path: "/api/v1/" + path, Permission: p, Doc: "test", Handler: func(w http.ResponseWriter, r *http.Request) error {
+		routes = append(routes, api.Route{Method: "GET", Path: "/api/v1/" + path, Permission: p, Doc: "test", Answer: map[string]string{}, Handler: func(w http.ResponseWriter, r *http.Request) error {
 			c := api.CallerOf(r.Context())
 			return api.Data(w, map[string]string{"admin": c.Admin, "node": c.Node, "addr": c.Addr.String()})
 		}})

@@ -84,8 +84,8 @@ func (c *Capture) Routes() []api.Route {
 	doc := "Fill the image with what the running node has on its root file system; answers when it is done. With credentials it needs " + string(kind.NodesExecCommand) + " too."
 	path := api.Root + "/image/{id}/capture"
 	return []api.Route{
-		{Method: "GET", Path: path, Permission: "ImagesWrite", Doc: doc, Query: query, Body: request{}, Handler: c.capture},
-		{Method: "POST", Path: path, Permission: "ImagesWrite", Doc: doc, Query: query, Body: request{}, Handler: c.capture},
+		{Method: "GET", Path: path, Permission: "ImagesWrite", Doc: doc, Query: query, Body: request{}, Handler: c.capture, Answer: api.Nothing{}},
+		{Method: "POST", Path: path, Permission: "ImagesWrite", Doc: doc, Query: query, Body: request{}, Handler: c.capture, Answer: api.Nothing{}},
 	}
 }
 

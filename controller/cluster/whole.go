@@ -57,8 +57,9 @@ func (i *Info) beside(settings map[string]any) map[string]any {
 	auth["settings"] = settings["auth_config"]
 	monitoring := maps.Clone(i.Monitoring)
 	_, monitoring["influx_token_set"] = settings["influx_token"]
-	maps.Copy(out, i.time().(map[string]any))
+	now := i.time()
 	maps.Copy(out, map[string]any{
+		"time": now.Time, "iso": now.ISO,
 		"version": i.Version, "head": i.Head, "head_uid": i.UID, "auth": auth, "monitoring": monitoring,
 		"image_formats": []string{object.ContentFormat},
 		"plugins":       map[string]any{"image_format": []string{object.ContentFormat}, "boot_style": object.Styles(), "accountant": object.Accountants()},

@@ -213,7 +213,7 @@ func (f *Fleet) absent(uid string) error {
 func (f *Fleet) Routes() []api.Route {
 	const node = api.Root + "/node/{id}/"
 	return []api.Route{
-		{Method: "GET", Path: wire.PathLink, Permission: kind.NodeOnly, Doc: "The agent's link: a websocket that carries streams.", Handler: f.serveLink},
+		{Method: "GET", Path: wire.PathLink, Permission: kind.NodeOnly, Doc: "The agent's link: a websocket that carries streams.", Handler: f.serveLink, Answer: api.WebSocket{}},
 		{Method: "POST", Path: wire.PathEnrol, Permission: kind.Public, Doc: "Trade a one-time key for a certificate.", Handler: f.serveEnrol, Body: wire.Enrol{}, Answer: wire.Enrolled{}},
 		{Method: "GET", Path: wire.PathBoot, Permission: kind.NodeOnly, Doc: "What the asking node shall become.", Handler: f.serveBoot, Answer: wire.Boot{}},
 		{Method: "POST", Path: wire.PathStep, Permission: kind.NodeOnly, Doc: "Stamp a step on the asking node's boot timeline.", Handler: f.serveStep, Body: wire.Step{}, Answer: api.Nothing{}},

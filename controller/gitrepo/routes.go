@@ -19,18 +19,21 @@ import (
 // the repository is.
 func (s *Repos) Routes() []api.Route {
 	one := api.Root + "/gitrepo/{id}"
-	const plainText, anything = "text/plain", "*/*"
+	const plainText, file = "text/plain", "text/plain, application/octet-stream"
+	advertised := fmt.Sprintf("%s, %s, %s", file, mediaOf(uploadPack, "advertisement"), mediaOf(receivePack, "advertisement"))
+	results := mediaOf(uploadPack, "result") + ", " + mediaOf(receivePack, "result")
+	synced := api.AnyOf(result{}, report{})
 	const private = " Where the repository is not public, a token with the permission GitreposRead is needed."
 	return []api.Route{
 		{Method: "GET", Path: one + "/url", Permission: kind.Public, Doc: "The URL to clone, as text." + private, Raw: plainText, Handler: s.getURL},
 		{Method: "GET", Path: one + "/repo", Permission: kind.Public, Doc: "What there is below the repository, as text." + private, Raw: plainText, Handler: s.getRepo},
-		{Method: "GET", Path: one + "/repo/{path...}", Permission: kind.Public, Doc: "A file of the bare repository, for clients of git, smart ones and others." + private, Raw: anything, Handler: s.getRepo},
-		{Method: "POST", Path: one + "/repo/{path...}", Permission: kind.Public, Upload: true, Raw: anything, Handler: s.call,
+		{Method: "GET", Path: one + "/repo/{path...}", Permission: kind.Public, Doc: "A file of the bare repository, for clients of git, smart ones and others." + private, Raw: advertised, Handler: s.getRepo},
+		{Method: "POST", Path: one + "/repo/{path...}", Permission: kind.Public, Upload: true, Raw: results, Handler: s.call,
 			Doc: "What clients of git post to fetch, and to push, which needs a token with the permission GitreposWrite." + private},
 		{Method: "GET", Path: one + "/content", Permission: kind.Public, Doc: "The files at the top of the work tree, one a line." + private, Raw: plainText, Handler: s.getContent},
-		{Method: "GET", Path: one + "/content/{path...}", Permission: kind.Public, Doc: "A file of the work tree, or what is in a directory, one a line." + private, Raw: anything, Handler: s.getContent},
-		{Method: "GET", Path: one + "/sync", Permission: mayRead, Doc: "As POST, which is preferred.", Body: syncBody{}, Handler: s.postSync},
-		{Method: "POST", Path: one + "/sync", Permission: mayRead, Doc: "Synchronize with the remote by an action: status (which only compares), checkout, reset, pull or rebase; all but status need GitreposWrite.", Body: syncBody{}, Handler: s.postSync},
+		{Method: "GET", Path: one + "/content/{path...}", Permission: kind.Public, Doc: "A file of the work tree, or what is in a directory, one a line." + private, Raw: file, Handler: s.getContent},
+		{Method: "GET", Path: one + "/sync", Permission: mayRead, Doc: "As POST, which is preferred.", Body: syncBody{}, Answer: synced, Handler: s.postSync},
+		{Method: "POST", Path: one + "/sync", Permission: mayRead, Doc: "Synchronize with the remote by an action: status (which only compares), checkout, reset, pull or rebase; all but status need GitreposWrite.", Body: syncBody{}, Answer: synced, Handler: s.postSync},
 		{Method: "GET", Path: one + "/branches", Permission: mayRead, Doc: "The branches, or some of them, with their newest commits.", Body: branchesBody{}, Answer: []listed{}, Handler: s.getBranches},
 		{Method: "DELETE", Path: one + "/branches", Permission: mayWrite, Doc: "Delete some branches, or all of them.", Body: deleteBody{}, Answer: api.Nothing{}, Handler: s.deleteBranches},
 		{Method: "GET", Path: one + "/log", Permission: mayRead, Doc: "The newest commits of a branch.", Answer: []commit{}, Handler: s.getLog,

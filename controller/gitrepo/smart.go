@@ -86,8 +86,11 @@ func protocolOf(req *http.Request) []string {
 	return []string{"GIT_PROTOCOL=" + p}
 }
 
+// mediaOf is the media type of a part of a service's conversation.
+func mediaOf(service, part string) string { return "application/x-" + service + "-" + part }
+
 func header(w http.ResponseWriter, service, part string) {
-	w.Header().Set("Content-Type", "application/x-"+service+"-"+part)
+	w.Header().Set("Content-Type", mediaOf(service, part))
 	w.Header().Set("Cache-Control", "no-cache, max-age=0, must-revalidate")
 }
 
@@ -97,7 +100,7 @@ func (s *Repos) call(w http.ResponseWriter, req *http.Request) error {
 	if service != uploadPack && service != receivePack {
 		return fault.New(fault.NotAllowed, "Only clients of git post here, to %s or %s.", uploadPack, receivePack)
 	}
-	if got, want := req.Header.Get("Content-Type"), "application/x-"+service+"-request"; got != want {
+	if got, want := req.Header.Get("Content-Type"), mediaOf(service, "request"); got != want {
 		return fault.Invalidf("The Content-Type must be %s.", want)
 	}
 	o, r, admin, err := s.client(w, req, service)

@@ -45,16 +45,22 @@ func New(opt Options) *Install {
 	return &Install{opt, &shelf{dir: opt.Dir, made: opt.Made, programs: opt.Programs, version: opt.Version, known: map[string]Package{}}}
 }
 
+// Media types of what is served.
+const (
+	scriptType  = "text/x-shellscript"
+	packageType = "application/octet-stream"
+)
+
 // Routes are the endpoints.
 func (i *Install) Routes() []api.Route {
 	path := api.Root + "/install"
 	return []api.Route{
-		{Method: "GET", Path: path + "/head/scyld-install", Permission: kind.Public, Doc: "A shell script that installs muster on a server and makes it a head beside this one.", Handler: i.headScript, Raw: "*/*"},
-		{Method: "POST", Path: path + "/password", Permission: kind.Public, Doc: "Whether admin_pass is the cluster's password, which a server needs to become a head.", Handler: i.password},
-		{Method: "GET", Path: path + "/repo", Permission: kind.Public, Doc: "What another head needs to install itself from this one: packages with URLs and checksums, and the authority's certificates.", Handler: i.repo},
-		{Method: "GET", Path: path + "/client/installer", Permission: kind.Public, Doc: "A shell script that makes a running system a node; cpu, os and pkg choose the package, without them the script finds out.", Handler: i.installer, Raw: "*/*",
+		{Method: "GET", Path: path + "/head/scyld-install", Permission: kind.Public, Doc: "A shell script that installs muster on a server and makes it a head beside this one.", Handler: i.headScript, Raw: scriptType},
+		{Method: "POST", Path: path + "/password", Permission: kind.Public, Doc: "Whether admin_pass is the cluster's password, which a server needs to become a head.", Handler: i.password, Answer: api.Nothing{}},
+		{Method: "GET", Path: path + "/repo", Permission: kind.Public, Doc: "What another head needs to install itself from this one: packages with URLs and checksums, and the authority's certificates.", Handler: i.repo, Answer: shop{}},
+		{Method: "GET", Path: path + "/client/installer", Permission: kind.Public, Doc: "A shell script that makes a running system a node; cpu, os and pkg choose the package, without them the script finds out.", Handler: i.installer, Raw: scriptType,
 			Query: []api.Param{{Name: "cpu", Doc: "x86_64 or arm64, also called aarch64"}, {Name: "os", Doc: "rhel, debian, cumulus or sonic, with or without a version"}, {Name: "pkg", Doc: "tar, rpm or deb"}}},
-		{Method: "GET", Path: path + "/client/download/{pkgsys}/{name}", Permission: kind.Public, Doc: "A package, tar, rpm or deb, by its name.", Handler: i.download, Raw: "*/*"},
+		{Method: "GET", Path: path + "/client/download/{pkgsys}/{name}", Permission: kind.Public, Doc: "A package, tar, rpm or deb, by its name.", Handler: i.download, Raw: packageType},
 	}
 }
 
@@ -80,6 +86,17 @@ type listed struct {
 	URL string `json:"url"`
 }
 
+// shop is where another head gets its packages, and what it can trust there.
+type shop struct {
+	Head        string   `json:"head"`
+	Version     string   `json:"version"`
+	URL         string   `json:"url"`
+	HTTPS       string   `json:"https"`
+	Packages    []listed `json:"packages"`
+	CABundle    string   `json:"cabundle"`
+	Fingerprint string   `json:"fingerprint"`
+}
+
 func (i *Install) repo(w http.ResponseWriter, r *http.Request) error {
 	at, err := i.addresses(r)
 	if err != nil {
@@ -93,9 +110,9 @@ func (i *Install) repo(w http.ResponseWriter, r *http.Request) error {
 	for _, p := range all {
 		packages = append(packages, listed{p, at.Here + p.Download()})
 	}
-	return api.Data(w, map[string]any{
-		"head": i.opt.Head, "version": i.opt.Version, "url": at.Here + api.Root + "/install/client/download", "https": at.Secure,
-		"packages": packages, "cabundle": string(i.opt.CA()), "fingerprint": "sha256:" + i.opt.Fingerprint,
+	return api.Data(w, shop{
+		Head: i.opt.Head, Version: i.opt.Version, URL: at.Here + api.Root + "/install/client/download", HTTPS: at.Secure,
+		Packages: packages, CABundle: string(i.opt.CA()), Fingerprint: "sha256:" + i.opt.Fingerprint,
 	})
 }
 
@@ -147,7 +164,7 @@ func (i *Install) script(w http.ResponseWriter, name string, data any) error {
 	if err := t.Execute(&body, data); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "text/x-shellscript; charset=utf-8")
+	w.Header().Set("Content-Type", scriptType+"; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, err = w.Write(body.Bytes())
 	return err

@@ -161,7 +161,7 @@ func (i *Install) download(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer f.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", packageType)
 	w.Header().Set("Content-Disposition", `attachment; filename="`+p.Name+`"`)
 	w.Header().Set("ETag", `"`+p.SHA256+`"`)
 	http.ServeContent(w, r, "", p.modified, f)

@@ -94,12 +94,12 @@ func slots() []slot {
 // Routes are the endpoints.
 func (l *Library) Routes() []api.Route {
 	routes := []api.Route{
-		{Method: "GET", Path: wire.PathFile + "{digest}/{name}", Permission: kind.Public, Doc: "A file by its SHA-256, with ranges; for firmware and agents.", Handler: l.serveFile},
-		{Method: "GET", Path: api.Root + "/image/{id}/content/info", Permission: "ImagesRead", Doc: "What is known of the image's content.", Handler: l.info},
+		{Method: "GET", Path: wire.PathFile + "{digest}/{name}", Permission: kind.Public, Doc: "A file by its SHA-256, with ranges; for firmware and agents.", Handler: l.serveFile, Raw: fileType},
+		{Method: "GET", Path: api.Root + "/image/{id}/content/info", Permission: "ImagesRead", Doc: "What is known of the image's content.", Handler: l.info, Answer: known{}},
 		{Method: "GET", Path: api.Root + "/bootconfig/{id}/export", Permission: "BootconfigsRead", Doc: "The boot configuration with its files, its image and its kickstarts as one tar archive.", Handler: l.export, Raw: exportType,
 			Query: []api.Param{{Name: "image", Doc: "false leaves the image out"}, {Name: "groups", Doc: "attribute groups to add, with commas"}}},
-		{Method: "GET", Path: api.Root + "/bootconfigs/errors", Permission: "BootconfigsRead", Doc: "What keeps any boot configuration from booting.", Handler: l.allErrors},
-		{Method: "GET", Path: api.Root + "/bootconfig/{id}/errors", Permission: "BootconfigsRead", Doc: "What keeps the boot configuration from booting.", Handler: l.errors},
+		{Method: "GET", Path: api.Root + "/bootconfigs/errors", Permission: "BootconfigsRead", Doc: "What keeps any boot configuration from booting.", Handler: l.allErrors, Answer: api.Nothing{}},
+		{Method: "GET", Path: api.Root + "/bootconfig/{id}/errors", Permission: "BootconfigsRead", Doc: "What keeps the boot configuration from booting.", Handler: l.errors, Answer: api.Nothing{}},
 	}
 	for _, method := range []string{"POST", "PUT"} {
 		routes = append(routes, api.Route{Method: method, Path: api.Root + "/bootconfigs/import", Permission: "BootconfigsWrite", Doc: "Make a boot configuration and what belongs to it from an export.",
@@ -113,12 +113,12 @@ func (l *Library) Routes() []api.Route {
 	for _, s := range slots() {
 		path, p := api.Root+"/"+s.kindName+"/{id}/"+s.name, perms[s.kindName]
 		routes = append(routes,
-			api.Route{Method: "GET", Path: path, Permission: p[0], Doc: "The " + s.name + " as it was uploaded.", Handler: l.download(s)},
-			api.Route{Method: "PUT", Path: path, Permission: p[1], Doc: "Replace the " + s.name + " by the uploaded file.", Handler: l.upload(s), Upload: true},
-			api.Route{Method: "DELETE", Path: path, Permission: p[1], Doc: "Remove the " + s.name + ".", Handler: l.remove(s)},
+			api.Route{Method: "GET", Path: path, Permission: p[0], Doc: "The " + s.name + " as it was uploaded.", Handler: l.download(s), Raw: fileType},
+			api.Route{Method: "PUT", Path: path, Permission: p[1], Doc: "Replace the " + s.name + " by the uploaded file.", Handler: l.upload(s), Upload: true, Answer: api.Nothing{}},
+			api.Route{Method: "DELETE", Path: path, Permission: p[1], Doc: "Remove the " + s.name + ".", Handler: l.remove(s), Answer: api.Nothing{}},
 		)
 		if s.kindName != object.KindBootconfig {
-			routes = append(routes, api.Route{Method: "GET", Path: path + "/stat", Permission: p[0], Doc: "Size and time of the " + s.name + ".", Handler: l.stat(s)})
+			routes = append(routes, api.Route{Method: "GET", Path: path + "/stat", Permission: p[0], Doc: "Size and time of the " + s.name + ".", Handler: l.stat(s), Answer: size{}})
 		}
 	}
 	return routes

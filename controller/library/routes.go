@@ -19,6 +19,25 @@ import (
 	"muster/shared/object"
 )
 
+// fileType is the media type of every file that was uploaded.
+const fileType = "application/octet-stream"
+
+// size is what stat answers.
+type size struct {
+	MTime float64 `json:"mtime"` // seconds since 1970
+	Size  int64   `json:"size"`  // bytes
+}
+
+// known is what is known of an image's content.
+type known struct {
+	size
+	Chksum  string `json:"chksum"`
+	Format  string `json:"fmt"`
+	Problem string `json:"problem,omitempty"` // why no node can boot it
+	Refs    int    `json:"refcnt"`            // how many images have the same
+	SHA256  string `json:"sha256"`
+}
+
 type inspection func(f *os.File, about *object.File) error
 
 // idle is how long an upload may stand still.
@@ -186,7 +205,7 @@ func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string, si
 	} else if size >= 0 && info.Size() != size {
 		return fault.New(fault.Conflict, "The file is damaged in this head's store, it has %d bytes instead of %d: upload it again.", info.Size(), size)
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", fileType)
 	w.Header().Set("ETag", `"`+digest+`"`)
 	http.ServeContent(w, r, "", time.Time{}, file)
 	return nil
@@ -199,7 +218,7 @@ func (l *Library) stat(s slot) api.Handler {
 		if err != nil {
 			return err
 		}
-		return api.Data(w, map[string]any{"size": f.Size, "mtime": f.MTime})
+		return api.Data(w, size{f.MTime, f.Size})
 	}
 }
 
@@ -218,11 +237,7 @@ func (l *Library) info(w http.ResponseWriter, r *http.Request) error {
 			refs++
 		}
 	}
-	out := map[string]any{"size": f.Size, "mtime": f.MTime, "chksum": f.Chksum, "sha256": f.SHA256, "refcnt": refs, "fmt": object.ContentFormat}
-	if f.Problem != "" {
-		out["problem"] = f.Problem
-	}
-	return api.Data(w, out)
+	return api.Data(w, known{size: size{f.MTime, f.Size}, Chksum: f.Chksum, Format: object.ContentFormat, Problem: f.Problem, Refs: refs, SHA256: f.SHA256})
 }
 
 func (l *Library) errors(w http.ResponseWriter, r *http.Request) error {

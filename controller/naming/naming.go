@@ -36,17 +36,18 @@ func (n *Naming) Routes() []api.Route {
 		{Method: "GET", Path: api.Root + "/namingpools/info/{node}", Permission: "NamingpoolsRead", Doc: "The index and the pattern that name a node.", Handler: n.info, Answer: map[string]any{}},
 		{Method: "PUT", Path: api.Root + "/namingpool/{id}/push", Permission: "NamingpoolsWrite", Doc: "Give the pool's nodes the names that its pattern says now.", Handler: n.push, Answer: api.Nothing{}},
 	}
-	for word, match := range searches() {
-		routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/nets/" + word + "/{part}", Permission: "NetsRead",
-			Doc: "The networks that match a part.", Handler: n.search(word, match)})
-	}
 	for _, spec := range n.Objects.Specs() {
-		if spec.Name != object.KindHostname {
-			continue
-		}
-		for _, words := range spec.Called() {
-			routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/" + words.Plural + "/bypart/{part}", Permission: spec.Read,
-				Doc: "The UIDs of the host names whose UID has this part.", Handler: n.byPart})
+		switch spec.Name {
+		case object.KindNet:
+			for word, match := range searches() {
+				routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/nets/" + word + "/{part}", Permission: spec.Read,
+					Doc: "The networks that match a part.", Handler: n.search(word, match), Answer: api.List(api.Shown(spec))})
+			}
+		case object.KindHostname:
+			for _, words := range spec.Called() {
+				routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/" + words.Plural + "/bypart/{part}", Permission: spec.Read,
+					Doc: "The UIDs of the host names whose UID has this part.", Handler: n.byPart, Answer: api.List(api.UID())})
+			}
 		}
 	}
 	return routes

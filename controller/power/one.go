@@ -16,6 +16,11 @@ import (
 // headerStep says which step did what was ordered.
 const headerStep = "X-Power-Step"
 
+// stepDone names the step that did it, of those that were given.
+type stepDone struct {
+	Step string `json:"step"`
+}
+
 func (p *Power) putState(w http.ResponseWriter, r *http.Request) error {
 	n, err := p.node(r)
 	if err != nil {
@@ -47,7 +52,7 @@ func (p *Power) putState(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set(headerStep, j.step)
 	if len(o.Steps) > 0 {
-		return api.Data(w, map[string]string{"step": j.step})
+		return api.Data(w, stepDone{j.step})
 	}
 	return api.OK(w)
 }

@@ -68,10 +68,10 @@ func (p *Power) Routes() []api.Route {
 	const node = api.Root + "/node/{id}/"
 	const control = kind.NodesPowerControl
 	return []api.Route{
-		{Method: "GET", Path: node + "power_uri", Permission: "NodesRead", Doc: "The URI of the node's BMC with its values filled in, whole and in parts.", Handler: p.getURI},
+		{Method: "GET", Path: node + "power_uri", Permission: "NodesRead", Doc: "The URI of the node's BMC with its values filled in, whole and in parts.", Handler: p.getURI, Answer: filled{}},
 		{Method: "GET", Path: node + "power_state", Permission: "NodesRead", Doc: "Whether the node is on, off or unknown; reason says why it is unknown.", Handler: p.getState, Answer: ""},
 		{Method: "PUT", Path: node + "power_state", Permission: control, Doc: "Switch the node: state is on, off, soft, cycle or reset, with or without power before it. Off asks the system to shut down first, unless force is true; steps gives an own order. " +
-			"The header " + headerStep + " says which step did it, and so does data where steps were given.", Handler: p.putState, Body: order{}},
+			"The header " + headerStep + " says which step did it, and so does data where steps were given.", Handler: p.putState, Body: order{}, Answer: api.Maybe{Of: stepDone{}}},
 		{Method: "GET", Path: api.Root + "/power", Permission: "NodesRead", Doc: "The power states of many nodes, as a line of JSON for each as soon as it is known.", Handler: p.getMany, Raw: ndjson,
 			Query: []api.Param{{Name: "nodes", Doc: "a set such as n[0-3,7]"}, {Name: "selector", Doc: "nodes by what they are"}, {Name: "limit", Doc: "how many at once", Type: "integer"}, {Name: "timeout", Doc: "seconds for each node, 10 when not given", Type: "number"}, {Name: "retries", Doc: "how often to ask again", Type: "integer"}}},
 		{Method: "POST", Path: api.Root + "/power", Permission: control, Doc: "Switch many nodes; a line of JSON for each comes as soon as it is done.", Handler: p.postMany, Raw: ndjson, Body: many{}},
@@ -93,6 +93,12 @@ func (p *Power) node(r *http.Request) (*object.Node, error) {
 	return o.(*object.Node), nil
 }
 
+// filled is a power_uri with its values.
+type filled struct {
+	Parsed   *URI   `json:"parsed"`
+	Unparsed string `json:"unparsed"`
+}
+
 func (p *Power) getURI(w http.ResponseWriter, r *http.Request) error {
 	n, err := p.node(r)
 	if err != nil {
@@ -108,7 +114,7 @@ func (p *Power) getURI(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fault.New(fault.Conflict, "The power_uri of node %s cannot be used: %v.", n.Name, err)
 	}
-	return api.Data(w, map[string]any{"unparsed": uri.Text, "parsed": uri})
+	return api.Data(w, filled{uri, uri.Text})
 }
 
 func (p *Power) getState(w http.ResponseWriter, r *http.Request) error {

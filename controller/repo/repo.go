@@ -42,13 +42,20 @@ type Repos struct {
 	HTTPPort func() string
 }
 
+// Media types of what is served.
+const (
+	fileType = "application/octet-stream"
+	pageType = "text/html"
+	textType = "text/plain"
+)
+
 // Routes are the endpoints.
 func (s *Repos) Routes() []api.Route {
 	return []api.Route{
-		{Method: "GET", Path: "/repo/{id}/tree/{path...}", Permission: kind.Public, Doc: "A file or directory in the repo's ISO, with ranges; the base URL for package managers.", Handler: s.tree},
-		{Method: "GET", Path: "/repo/{id}/key/{n}", Permission: kind.Public, Doc: "The n-th of the repo's keys, counted from 0, where the key itself was given.", Handler: s.key},
-		{Method: "GET", Path: "/repo/{id}/mirrors/{n}", Permission: kind.Public, Doc: "The n-th of the repo's URLs, counted from 0, and its mirrors: a list for apt's mirror method.", Handler: s.mirrors},
-		{Method: "GET", Path: api.Root + "/distro/{id}/sources", Permission: kind.Public, Doc: "The distribution's repositories as a file for its package manager: .sources of apt (deb822), .repo of dnf, or apk's repositories.", Handler: s.sources},
+		{Method: "GET", Path: "/repo/{id}/tree/{path...}", Permission: kind.Public, Doc: "A file or directory in the repo's ISO, with ranges; the base URL for package managers.", Handler: s.tree, Raw: fileType + ", " + pageType},
+		{Method: "GET", Path: "/repo/{id}/key/{n}", Permission: kind.Public, Doc: "The n-th of the repo's keys, counted from 0, where the key itself was given.", Handler: s.key, Raw: textType},
+		{Method: "GET", Path: "/repo/{id}/mirrors/{n}", Permission: kind.Public, Doc: "The n-th of the repo's URLs, counted from 0, and its mirrors: a list for apt's mirror method.", Handler: s.mirrors, Raw: textType},
+		{Method: "GET", Path: api.Root + "/distro/{id}/sources", Permission: kind.Public, Doc: "The distribution's repositories as a file for its package manager: .sources of apt (deb822), .repo of dnf, or apk's repositories.", Handler: s.sources, Raw: textType},
 	}
 }
 
@@ -124,7 +131,7 @@ func (s *Repos) mirrors(w http.ResponseWriter, r *http.Request) error {
 }
 
 func text(w http.ResponseWriter, body string) error {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Type", textType+"; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_, err := w.Write([]byte(body))
 	return err

@@ -54,7 +54,7 @@ func (s *Repos) tree(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return unreadable(rp, err)
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Type", fileType)
 	http.ServeContent(w, r, "", e.Time, content)
 	return nil
 }
@@ -99,7 +99,7 @@ func (s *Repos) list(w http.ResponseWriter, r *http.Request, rp *object.Repo, im
 	if err := listing().Execute(&body, page); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Type", pageType+"; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'")
 	http.ServeContent(w, r, "", dir.Time, bytes.NewReader(body.Bytes()))
 	return nil

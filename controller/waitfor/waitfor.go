@@ -163,11 +163,11 @@ func (w *Waitfor) look(ctx context.Context, s *set, by kind.Author) error {
 func (w *Waitfor) Routes() []api.Route {
 	const path = api.Root + "/nodes/waitfor"
 	return []api.Route{
-		{Method: "POST", Path: path, Permission: "NodesRead", Body: request{}, Doc: "Define a set of node states: labels, each with a selector. The answer has its name and who is in which state.", Handler: w.create},
-		{Method: "GET", Path: path, Permission: "NodesRead", Doc: "The names of the sets of node states.", Handler: w.list},
-		{Method: "GET", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "A set of node states, with each member's name and how long it has been there; ?after=SEQ waits for a change.", Handler: w.get},
-		{Method: "GET", Path: path + "/{name}/nodes", Permission: "NodesRead", Doc: "The UIDs of the nodes in each state of a set, by label.", Handler: w.nodes},
-		{Method: "DELETE", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "Forget a set of node states.", Handler: w.remove},
+		{Method: "POST", Path: path, Permission: "NodesRead", Body: request{}, Doc: "Define a set of node states: labels, each with a selector. The answer has its name and who is in which state.", Handler: w.create, Answer: view{}},
+		{Method: "GET", Path: path, Permission: "NodesRead", Doc: "The names of the sets of node states.", Handler: w.list, Answer: []string{}},
+		{Method: "GET", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "A set of node states, with each member's name and how long it has been there; ?after=SEQ waits for a change.", Handler: w.get, Answer: view{}, Query: []api.Param{{Name: "after", Doc: "the seq of an earlier answer", Type: "integer"}}},
+		{Method: "GET", Path: path + "/{name}/nodes", Permission: "NodesRead", Doc: "The UIDs of the nodes in each state of a set, by label.", Handler: w.nodes, Answer: map[string][]string{}},
+		{Method: "DELETE", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "Forget a set of node states.", Handler: w.remove, Answer: api.Nothing{}},
 	}
 }
 
