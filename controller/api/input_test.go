@@ -188,7 +188,7 @@ func TestFailingHandlers(t *testing.T) {
 		return http.ErrBodyNotAllowed
 	}
 	h := apitest.Start(t, apitest.Options{Routes: func(*apitest.Head) [][]api.Route {
-		return [][]api.Route{{{Method: "GET", Path: api.Root + "/fails", Permission: kind.LoggedIn, Doc: "x", Handler: failing, Answer: api.Nothing{}}}}
+		return [][]api.Route{{{Method: "GET", Path: api.Root + "/fails", Permission: kind.LoggedIn, Doc: "x", Handler: failing, Query: []api.Param{{Name: "how"}, {Name: "begin"}}, Answer: api.Nothing{}}}}
 	}})
 	for how, status := range map[string]int{"panic": 500, "fault": 502, "error": 500} {
 		a := h.Do("GET", "/fails?how="+how, nil)

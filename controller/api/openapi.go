@@ -187,7 +187,11 @@ func parameters(rt Route, names []string) []Schema {
 		out = append(out, p)
 	}
 	for _, q := range rt.Query {
-		out = append(out, Schema{"name": q.Name, "in": "query", "description": q.Doc, "schema": Schema{"type": cmp.Or(q.Type, "string")}})
+		s := Schema{"type": cmp.Or(q.Type, "string")}
+		if q.Type == ManyTexts {
+			s["items"] = Text()
+		}
+		out = append(out, Schema{"name": q.Name, "in": "query", "description": q.Doc, "schema": s})
 	}
 	switch {
 	case rt.tagged && rt.Method == "GET":

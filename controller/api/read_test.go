@@ -156,3 +156,33 @@ func TestPages(t *testing.T) {
 		h.Refused("GET", "/nodes?limit="+bad, nil)
 	}
 }
+
+// A misspelt filter must not look as if it had been applied.
+func TestQueryIsTakenOrRefused(t *testing.T) {
+	h := start(t)
+	h.Create("nodes", `{"mac":"52:54:00:00:00:01"}`)
+	for path, says := range map[string]string{
+		"/nodes?selector=up":                 "Unhandled parameter(s): selector; the query takes fields, limit, after.",
+		"/nodes?limit=1&Fields=mac&x":        "Unhandled parameter(s): Fields, x; the query takes fields, limit, after.",
+		"/node/n0?limit=1":                   "Unhandled parameter(s): limit; the query takes fields.",
+		"/node/n0/attributes?fields=a":       "Unhandled parameter(s): fields; this endpoint takes none in the query.",
+		"/nodes/meta?x=%0a":                  "Unhandled parameter(s): x; this endpoint takes none in the query.",
+		"/nodes?limit=1&limit=2":             "limit: given 2 times in the query, and only one value is taken.",
+		"/nodes?limit=1;fields=mac":          "The query cannot be read:",
+		"/nodes?%6cimit=1&fields=%zz":        "The query cannot be read:",
+		"/nodes?" + strings.Repeat("a", 900): "Unhandled parameter(s): " + strings.Repeat("a", 80) + ";",
+	} {
+		if a := h.Do("GET", path, nil); a.Status != 400 || !strings.HasPrefix(a.Reason, says) {
+			t.Errorf("GET %.80s: %d %s, want %s", path, a.Status, a.Reason, says)
+		}
+	}
+	for _, r := range [][3]string{{"POST", "/nodes", `{"mac":"52:54:00:00:00:02"}`}, {"PATCH", "/node/n0", `{"description":"x"}`}, {"PUT", "/node/n0", `{"mac":"52:54:00:00:00:03"}`}, {"DELETE", "/node/n0", ""}, {"PATCH", "/node/n0/attributes", `{"a":1}`}} {
+		before := string(h.OK("GET", "/nodes", nil))
+		h.Refused(r[0], r[1]+"?dry_run=1", r[2])
+		if after := string(h.OK("GET", "/nodes", nil)); after != before {
+			t.Errorf("%s %s was refused, and changed %s to %s", r[0], r[1], before, after)
+		}
+	}
+	h.OK("GET", "/nodes?", nil)
+	h.OK("GET", "/nodes?%6cimit=1", nil)
+}

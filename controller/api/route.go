@@ -27,12 +27,14 @@ type Route struct {
 	Doc        string // one sentence, for the OpenAPI document
 	Handler    Handler
 
+	// Query is every parameter that the query may have; others are refused.
+	Query []Param
+
 	// What follows is for the OpenAPI document. Body and Answer are values of the
 	// Go types that the JSON body and the answer's data have, or a Schema; Answer
 	// is Nothing{} where there is no data, and WebSocket{} where there is no
 	// answer. Raw is the media type of an answer that comes without the envelope,
 	// several with commas between them. Either Answer or Raw must be there.
-	Query  []Param
 	Body   any
 	Answer any
 	Raw    string

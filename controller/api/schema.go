@@ -19,6 +19,9 @@ type Param struct {
 	Type      string // of JSON: "integer", "number", "boolean"; a string when empty
 }
 
+// ManyTexts is the Type of a parameter that may be given more than once.
+const ManyTexts = "array"
+
 // Any is the schema of a value that is not described further, Text that of a
 // string, UID that of a UID.
 func Any() Schema  { return Schema{} }

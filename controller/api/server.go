@@ -79,6 +79,9 @@ func (h *handler) endpoint(rt Route) http.Handler {
 		}()
 		caller, err := h.auth.Authenticate(r, rt.Permission)
 		if err == nil {
+			err = rt.checkQuery(r.URL)
+		}
+		if err == nil {
 			err = rt.Handler(sw, r.WithContext(WithCaller(r.Context(), caller)))
 		}
 		if err != nil {

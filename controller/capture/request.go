@@ -11,7 +11,7 @@ import (
 	"muster/shared/wire"
 )
 
-// request is the body; a GET may have the same in its query.
+// request is the body; the query may have the same, and the body goes over it.
 type request struct {
 	UID         string          `json:"uid"` // any identifier of the node
 	Exclude     json.RawMessage `json:"exclude,omitempty"`
@@ -36,16 +36,15 @@ const (
 )
 
 func read(w http.ResponseWriter, r *http.Request) (request, error) {
-	var req request
-	raw, err := api.Body(w, r)
+	req, err := fromQuery(r)
 	if err != nil {
 		return req, err
 	}
-	if raw != nil {
-		if err := api.Strict(raw, &req); err != nil {
-			return req, err
-		}
-	} else if req, err = fromQuery(r); err != nil {
+	raw, err := api.Body(w, r)
+	if err == nil && raw != nil {
+		err = api.Strict(raw, &req)
+	}
+	if err != nil {
 		return req, err
 	}
 	if req.UID == "" {

@@ -65,9 +65,9 @@ const (
 // Routes are the endpoints.
 func (e *Exec) Routes() []api.Route {
 	return []api.Route{
-		{Method: "PUT", Path: api.Root + "/node/{id}/exec", Permission: kind.NodesExecCommand, Doc: "Run a command on the node; its output comes as raw bytes, its exit status in the trailer " + TrailerStatus + ".", Handler: e.run, Raw: "application/octet-stream"},
+		{Method: "PUT", Path: api.Root + "/node/{id}/exec", Permission: kind.NodesExecCommand, Doc: "Run a command on the node; its output comes as raw bytes, its exit status in the trailer " + TrailerStatus + ".", Handler: e.run, Raw: "application/octet-stream", Query: rawQuery()},
 		{Method: "POST", Path: api.Root + "/exec", Permission: kind.NodesExecCommand, Raw: "application/x-ndjson", Body: manyRequest{}, Doc: "Run a command on a set of nodes; each line of the answer is a JSON object with a node and its stdout, stderr, status or error, as they come.", Handler: e.runMany},
-		{Method: "GET", Path: api.Root + "/node/{id}/shell", Permission: kind.NodesExecCommand, Doc: "A terminal on the node, as a websocket.", Handler: e.shell, Answer: api.WebSocket{}},
+		{Method: "GET", Path: api.Root + "/node/{id}/shell", Permission: kind.NodesExecCommand, Doc: "A terminal on the node, as a websocket.", Handler: e.shell, Answer: api.WebSocket{}, Query: terminalQuery()},
 	}
 }
 
@@ -82,9 +82,20 @@ type request struct {
 
 const rawBody = "application/octet-stream"
 
+func rawQuery() []api.Param {
+	const with = ", with a body of the type " + rawBody + " that is the command's input"
+	return []api.Param{
+		{Name: "cmd", Doc: "the command for the shell" + with}, {Name: "arg", Type: api.ManyTexts, Doc: "or else its words, once for each" + with},
+		{Name: "timeout", Type: "number", Doc: "seconds after which it is ended" + with},
+	}
+}
+
 // read gives the request and the command's input.
 func read(w http.ResponseWriter, r *http.Request) (in request, stdin io.Reader, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media != rawBody {
+		if r.URL.RawQuery != "" {
+			return in, nil, fault.Invalidf("The query says what to run only with Content-Type: %s; otherwise the body does.", rawBody)
+		}
 		err = api.Decode(w, r, &in)
 		return in, strings.NewReader(in.Stdin), err
 	}

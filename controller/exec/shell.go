@@ -69,6 +69,13 @@ func (e *Exec) shell(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func terminalQuery() []api.Param {
+	return []api.Param{
+		{Name: "rows", Type: "integer", Doc: "of the terminal, 24 when not given"}, {Name: "cols", Type: "integer", Doc: "of the terminal, 80 when not given"},
+		{Name: "term", Doc: "what kind of terminal it is, for TERM"}, {Name: "cmd", Doc: "what to run instead of a login shell"},
+	}
+}
+
 // terminal reads the query: rows, cols, term, and cmd where it is not a login.
 func terminal(r *http.Request) (wire.Exec, error) {
 	q := r.URL.Query()

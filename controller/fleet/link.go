@@ -215,7 +215,8 @@ func (f *Fleet) Routes() []api.Route {
 	return []api.Route{
 		{Method: "GET", Path: wire.PathLink, Permission: kind.NodeOnly, Doc: "The agent's link: a websocket that carries streams.", Handler: f.serveLink, Answer: api.WebSocket{}},
 		{Method: "POST", Path: wire.PathEnrol, Permission: kind.Public, Doc: "Trade a one-time key for a certificate.", Handler: f.serveEnrol, Body: wire.Enrol{}, Answer: wire.Enrolled{}},
-		{Method: "GET", Path: wire.PathBoot, Permission: kind.NodeOnly, Doc: "What the asking node shall become.", Handler: f.serveBoot, Answer: wire.Boot{}},
+		{Method: "GET", Path: wire.PathBoot, Permission: kind.NodeOnly, Doc: "What the asking node shall become.", Handler: f.serveBoot, Answer: wire.Boot{},
+			Query: []api.Param{{Name: wire.QueryConfig, Doc: "another boot configuration than the node's"}, {Name: wire.QueryImage, Doc: "another image than the boot configuration's"}}},
 		{Method: "POST", Path: wire.PathStep, Permission: kind.NodeOnly, Doc: "Stamp a step on the asking node's boot timeline.", Handler: f.serveStep, Body: wire.Step{}, Answer: api.Nothing{}},
 		{Method: "PUT", Path: wire.PathStatus, Permission: kind.NodeOnly, Doc: "Status and hardware of the asking node.", Handler: f.putOwnStatus, Body: reported{}, Answer: api.Nothing{}},
 		{Method: "POST", Path: wire.PathStatus, Permission: "NodesWrite", Doc: "Status and hardware of the node that uid names.", Handler: f.putStatus, Body: reported{}, Answer: api.Nothing{}},

@@ -27,7 +27,8 @@ func (s *Repos) Routes() []api.Route {
 	return []api.Route{
 		{Method: "GET", Path: one + "/url", Permission: kind.Public, Doc: "The URL to clone, as text." + private, Raw: plainText, Handler: s.getURL},
 		{Method: "GET", Path: one + "/repo", Permission: kind.Public, Doc: "What there is below the repository, as text." + private, Raw: plainText, Handler: s.getRepo},
-		{Method: "GET", Path: one + "/repo/{path...}", Permission: kind.Public, Doc: "A file of the bare repository, for clients of git, smart ones and others." + private, Raw: advertised, Handler: s.getRepo},
+		{Method: "GET", Path: one + "/repo/{path...}", Permission: kind.Public, Doc: "A file of the bare repository, for clients of git, smart ones and others." + private, Raw: advertised, Handler: s.getRepo,
+			Query: []api.Param{{Name: "service", Doc: "what a client of git asks info/refs for"}}},
 		{Method: "POST", Path: one + "/repo/{path...}", Permission: kind.Public, Upload: true, Raw: results, Handler: s.call,
 			Doc: "What clients of git post to fetch, and to push, which needs a token with the permission GitreposWrite." + private},
 		{Method: "GET", Path: one + "/content", Permission: kind.Public, Doc: "The files at the top of the work tree, one a line." + private, Raw: plainText, Handler: s.getContent},

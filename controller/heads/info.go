@@ -99,20 +99,14 @@ func (h *Heads) getLog(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	n, least := usualLines, slog.LevelDebug
-	for key, values := range r.URL.Query() {
-		value := values[len(values)-1]
-		switch key {
-		case "lines":
-			if n, err = strconv.Atoi(value); err != nil || n < 1 || n > maxLines {
-				return fault.Invalidf("lines: %.80q is not a number from 1 to %d.", value, maxLines)
-			}
-		case "level":
-			if least.UnmarshalText([]byte(value)) != nil {
-				return fault.Invalidf("level: %.80q is none of debug, info, warn, error.", value)
-			}
-		default:
-			return fault.Invalidf("Unhandled parameter(s): %.80s", key)
+	q := r.URL.Query()
+	if q.Has("lines") {
+		if n, err = strconv.Atoi(q.Get("lines")); err != nil || n < 1 || n > maxLines {
+			return fault.Invalidf("lines: %.80q is not a number from 1 to %d.", q.Get("lines"), maxLines)
 		}
+	}
+	if q.Has("level") && least.UnmarshalText([]byte(q.Get("level"))) != nil {
+		return fault.Invalidf("level: %.80q is none of debug, info, warn, error.", q.Get("level"))
 	}
 	lines, forgotten := h.opt.Book.Last(n, least)
 	shown := make([]shownLine, 0, len(lines))

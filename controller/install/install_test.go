@@ -76,16 +76,16 @@ var downloads = regexp.MustCompile(`/api/v1/install/client/download/[^']*`)
 func TestInstallerFitsBest(t *testing.T) {
 	h, _ := start(t, all...)
 	for query, want := range map[string]string{
-		"cpu=x86_64&os=debian&pkg=deb":     "deb/muster-agent_1.2.3_amd64.deb",
-		"cpu=aarm64&os=debian":             "deb/muster-agent_1.2.3_arm64.deb",
-		"cpu=arm64&os=rhel8":               "rpm/muster-agent-1.2.3-1.aarch64.rpm",
-		"cpu=amd64&os=rocky9&pkg=tar":      "tar/muster-agent-1.2.3-x86_64.tar.gz",
-		"cpu=aarch64&os=sonic":             "tar/muster-agent-1.2.3-aarch64.tar.gz",
-		"cpu=x86_64&os=rhel&pkg=deb":       "rpm/muster-agent-1.2.3-1.x86_64.rpm", // which cannot be installed there
-		"cpu=x86_64":                       "tar/muster-agent-1.2.3-x86_64.tar.gz",
-		"cpu=x86_64&pkg=rpm":               "rpm/muster-agent-1.2.3-1.x86_64.rpm",
-		"cpu=X86_64&os=Ubuntu24.04":        "deb/muster-agent_1.2.3_amd64.deb",
-		"cpu=x86_64&os=cumulus5&pkg=tar&x": "tar/muster-agent-1.2.3-x86_64.tar.gz",
+		"cpu=x86_64&os=debian&pkg=deb":   "deb/muster-agent_1.2.3_amd64.deb",
+		"cpu=aarm64&os=debian":           "deb/muster-agent_1.2.3_arm64.deb",
+		"cpu=arm64&os=rhel8":             "rpm/muster-agent-1.2.3-1.aarch64.rpm",
+		"cpu=amd64&os=rocky9&pkg=tar":    "tar/muster-agent-1.2.3-x86_64.tar.gz",
+		"cpu=aarch64&os=sonic":           "tar/muster-agent-1.2.3-aarch64.tar.gz",
+		"cpu=x86_64&os=rhel&pkg=deb":     "rpm/muster-agent-1.2.3-1.x86_64.rpm", // which cannot be installed there
+		"cpu=x86_64":                     "tar/muster-agent-1.2.3-x86_64.tar.gz",
+		"cpu=x86_64&pkg=rpm":             "rpm/muster-agent-1.2.3-1.x86_64.rpm",
+		"cpu=X86_64&os=Ubuntu24.04":      "deb/muster-agent_1.2.3_amd64.deb",
+		"cpu=x86_64&os=cumulus5&pkg=tar": "tar/muster-agent-1.2.3-x86_64.tar.gz",
 	} {
 		status, text, _ := get(t, h, "client/installer?"+query, "")
 		if status != 200 || !strings.HasPrefix(text, "#!/bin/sh\n") {

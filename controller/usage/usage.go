@@ -108,7 +108,7 @@ func (u *Usage) period(q url.Values) (from, to time.Time, err error) {
 			return usual
 		}
 		at, wrong := time.Parse(dayForm, text)
-		if wrong != nil || len(q[key]) > 1 {
+		if wrong != nil {
 			err = fault.Invalidf("%s: %.80q is not one day such as 2030-12-31.", key, text)
 		}
 		return at
@@ -116,11 +116,6 @@ func (u *Usage) period(q url.Values) (from, to time.Time, err error) {
 	to = day("to", u.Now().UTC().Truncate(24*time.Hour))
 	if from = day("from", to.AddDate(0, 0, 1-usualDays)); err != nil {
 		return from, to, err
-	}
-	for key := range q {
-		if key != "from" && key != "to" {
-			return from, to, fault.Invalidf("Unhandled parameter(s): %.80s", key)
-		}
 	}
 	if to.Before(from) || to.Sub(from) > maxDays*24*time.Hour {
 		return from, to, fault.Invalidf("from %s to %s is not a period of 1 to %d days.", from.Format(dayForm), to.Format(dayForm), maxDays)

@@ -37,7 +37,8 @@ type Config struct {
 func Routes(c Config) []api.Route {
 	return []api.Route{
 		{Method: "GET", Path: wire.PathScript, Permission: kind.Public, Handler: c.script,
-			Doc: "Give the iPXE script that loads kernel and initrds for the machine at the asking address."},
+			Doc:   "Give the iPXE script that loads kernel and initrds for the machine at the asking address.",
+			Query: []api.Param{{Name: "at", Doc: "what could not be fetched or started, where it starts over"}, {Name: "error", Doc: "iPXE's number of that error"}}},
 		{Method: "GET", Path: wire.PathGo, Permission: kind.Public, Handler: c.start,
 			Doc: "Give the iPXE script that starts what was loaded, with a one-time enrolment key, once per boot."},
 		{Method: "GET", Path: boot.PathProgram + "{file}", Permission: kind.Public, Handler: c.program,
