@@ -38,14 +38,7 @@ func (m *muster) uploadISO(ctx context.Context, name, path string, p progressFla
 	if err != nil {
 		return err
 	}
-	if err := m.send(ctx, c, client.Path(object.KindRepo, name, "iso"), upload{"iso", f, size}, p); err != nil {
-		return err
-	}
-	now, err := client.Get[object.Repo](ctx, c, object.KindRepo, name)
-	if err == nil && now.ISO != nil && now.ISO.Problem != "" {
-		m.complain("nothing can be installed from it: " + now.ISO.Problem)
-	}
-	return err
+	return m.send(ctx, c, client.Path(object.KindRepo, name, "iso"), upload{"iso", f, size}, p)
 }
 
 // distroCommands are those of the distros' own endpoints.

@@ -11,27 +11,41 @@ func repoSetup(c *check) { c.POST("/repos", `{"name":"local"}`).uid() }
 
 func repoRows() []row {
 	const path = "/repo/local/iso"
+	iso := func(c *check, text string) string {
+		dir := c.TempDir()
+		file := filepath.Join(dir, "x.iso")
+		c.must(os.WriteFile(filepath.Join(dir, "file"), []byte(text), 0o644) == nil, "no file")
+		out, err := exec.Command("xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", file, filepath.Join(dir, "file")).CombinedOutput()
+		c.must(err == nil, "xorriso: %v %s", err, out)
+		raw, err := os.ReadFile(file)
+		c.must(err == nil, "%v", err)
+		return string(raw)
+	}
 	return []row{
 		{"GET", "/repo/<UID>/iso", token, "the ISO as it was uploaded", func(c *check) {
 			c.GET(path).refused(404)
-			c.PUT(path, upload).done()
-			c.same(string(c.GET(path).bytes()), show(upload))
+			sent := iso(c, "one")
+			c.PUT(path, sent).done()
+			c.same(string(c.GET(path).bytes()), show(sent))
 			c.GET("/repo/nobody/iso").reasoned(404, "No repo found for ID=nobody")
 		}},
 		{"PUT", "/repo/<UID>/iso", token, "replaces the ISO", func(c *check) {
-			c.PUT(path, upload).done()
-			c.PUT(path, "another").done()
-			c.same(string(c.GET(path).bytes()), `"another"`)
+			sent := iso(c, "another")
+			c.PUT(path, iso(c, "one")).done()
+			c.PUT(path, sent).done()
+			c.PUT(path, upload).refused(400)
+			c.same(string(c.GET(path).bytes()), show(sent))
 		}},
 		{"DELETE", "/repo/<UID>/iso", token, "removes the ISO; the repo stays", func(c *check) {
-			c.PUT(path, upload).done()
+			c.PUT(path, iso(c, "one")).done()
 			c.DELETE(path).done()
 			c.GET(path).refused(404)
 			c.GET("/repo/local").has("name", `"local"`)
 		}},
 		{"GET", "/repo/<UID>/iso/stat", token, "size and time", func(c *check) {
-			c.PUT(path, upload).done()
-			o := c.GET(path+"/stat").has("size", show(len(upload)))
+			sent := iso(c, "one")
+			c.PUT(path, sent).done()
+			o := c.GET(path+"/stat").has("size", show(len(sent)))
 			if t, _ := o["mtime"].(float64); t < 1e9 {
 				c.fail("mtime is %v", o["mtime"])
 			}

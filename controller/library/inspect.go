@@ -3,18 +3,20 @@ package library
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 
 	"muster/images/iso9660"
 	"muster/images/repotree"
 	"muster/images/squashfs"
+	"muster/shared/fault"
 	"muster/shared/object"
 )
 
-// The inspections say why a file cannot be used for what it is meant for. They
-// refuse nothing: any bytes are stored as they come, and the reason is shown
-// where the admin looks.
+// The inspections say why a file cannot be used for what it is meant for. Those
+// of what boots refuse nothing: any bytes are stored as they come, and the
+// reason is shown where the admin looks.
 
 func inspectImage(f *os.File, about *object.File) error {
 	if _, err := squashfs.Check(f, about.Size); err != nil {
@@ -23,12 +25,15 @@ func inspectImage(f *os.File, about *object.File) error {
 	return nil
 }
 
-// inspectISO looks for package repositories too.
+// inspectISO refuses what is none, since a repo has no other use for the file
+// and nobody would look for the reason. It looks for package repositories too.
 func inspectISO(f *os.File, about *object.File) error {
 	img, err := iso9660.Open(f, about.Size)
+	if errors.Is(err, iso9660.ErrFormat) {
+		return fault.Invalidf("What was sent, %d bytes, cannot be the ISO of a repo: %w. Send the whole .iso file; what was stored before is unchanged.", about.Size, err)
+	}
 	if err != nil {
-		about.Problem = err.Error()
-		return nil
+		return err
 	}
 	if found := repotree.Find(img); len(found) > 0 {
 		about.Holds = found[0].Packaging

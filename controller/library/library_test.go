@@ -106,8 +106,7 @@ func TestUploadAndDownload(t *testing.T) {
 	l := start(t)
 	l.Create("bootconfigs", `{"name":"b"}`)
 	l.Create("images", `{"name":"i"}`)
-	l.Create("repos", `{"name":"r"}`)
-	for _, path := range []string{"/bootconfig/b/kernel", "/bootconfig/b/initramfs", "/image/i/content", "/repo/r/iso"} {
+	for _, path := range []string{"/bootconfig/b/kernel", "/bootconfig/b/initramfs", "/image/i/content"} {
 		if a := l.Do("GET", path, nil); a.Status != 404 || a.Reason == "" {
 			t.Errorf("%s before any upload: %d %s", path, a.Status, a.Raw)
 		}
@@ -166,11 +165,27 @@ func TestUploadAndDownload(t *testing.T) {
 func TestISO(t *testing.T) {
 	l := start(t)
 	uid := l.Create("repos", `{"name":"r"}`)
-	l.OK("PUT", "/repo/r/iso", bytesOf(100_000, 5))
+	for _, path := range []string{"/repo/r/iso", "/repo/r/iso/stat"} {
+		l.Refused("GET", path, nil)
+	}
+	l.Refused("DELETE", "/repo/r/iso", nil)
+	file := filepath.Join(t.TempDir(), "x.iso")
+	if out, err := exec.Command("xorriso", "-as", "mkisofs", "-quiet", "-R", "-o", file, "library.go").CombinedOutput(); err != nil {
+		t.Fatalf("xorriso: %v %s", err, out)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.OK("PUT", "/repo/r/iso", content)
+	l.Refused("PUT", "/repo/r/iso", bytesOf(100_000, 5))
+	if a := l.Do("GET", "/repo/r/iso", nil); !bytes.Equal(a.Raw, content) {
+		t.Errorf("%d bytes sent, status %d with %d bytes read", len(content), a.Status, len(a.Raw))
+	}
 	stat := apitest.Decode[apitest.Map](t, l.OK("GET", "/repo/"+uid+"/iso/stat", nil))
 	iso := l.Get("repo/r")["iso"].(apitest.Map)
-	if fmt.Sprint(stat["size"]) != "100000" || stat["mtime"] != iso["mtime"] || iso["problem"] == nil {
-		t.Errorf("no ISO at all: stat %v, object %v", stat, iso)
+	if fmt.Sprint(stat["size"]) != fmt.Sprint(len(content)) || stat["mtime"] != iso["mtime"] || iso["problem"] != nil {
+		t.Errorf("stat %v, object %v", stat, iso)
 	}
 	l.OK("PATCH", "/repo/r", `{"description":"x"}`)
 	l.Refused("PATCH", "/repo/r", `{"iso":null}`)

@@ -290,10 +290,15 @@ func TestTree(t *testing.T) {
 	if !strings.Contains(r, `"tree":"/repo/`+uid+`/tree/"`) {
 		t.Errorf("the object does not say where its tree is: %s", r)
 	}
-	// What is no ISO is kept, but serves nothing.
-	h.OK("PUT", "/repo/r/iso", "no ISO at all")
-	if status, body, _ := get(t, root); status != 409 || !strings.Contains(body, "cannot be read") {
-		t.Errorf("a tree without an ISO: %d %s", status, body)
+	// What is no ISO, or not all of one, does not take its place.
+	whole := h.As(h.Token(), "GET", "/repo/r/iso", nil).Raw
+	for what, sent := range map[string][]byte{"no ISO at all": []byte("no ISO at all"), "nothing": {}, "half of it": whole[:len(whole)/2]} {
+		if a := h.As(h.Token(), "PUT", "/repo/r/iso", sent); a.Status != 400 || !strings.Contains(a.Reason, "ISO 9660") {
+			t.Errorf("%s as an ISO: %d %s", what, a.Status, a.Raw)
+		}
+	}
+	if status, body, _ := get(t, file); status != 200 || body != content {
+		t.Errorf("after uploads that were refused the tree answers %d with %d bytes", status, len(body))
 	}
 	h.OK("DELETE", "/repo/r/iso", nil)
 	if status, _, _ := get(t, root); status != 404 {
