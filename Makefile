@@ -9,11 +9,11 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GOFLAGS += -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build packages test check boottest demo bench lint clean deps-%
+.PHONY: help build packages test test-all check boottest demo bench lint clean deps-%
 
 help: ## this list
 	@echo "goals:"
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$2; $$1 = $$2 = ""; printf "  make %-9s%s\n", name, $$0 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 \2/p' $(MAKEFILE_LIST) | awk '{ name = $$2; $$1 = $$2 = ""; printf "  make %-9s%s\n", name, $$0 }'
 
 build: deps-build ## bin/muster (head and command line), bin/muster-agent, bin/muster-pam
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/muster ./controller
@@ -33,6 +33,9 @@ check: deps-test build
 
 boottest: deps-test build
 	$(GO) test -v -count=1 -timeout 13m -run "TestBoot|TestInstall" ./scripts/lab
+
+test-all: test ## test, and the boots that take too long for every day (as root)
+	$(GO) test -v -count=1 -timeout 30m -run "^TestBootAll$$" ./scripts/lab -all
 
 demo: deps-demo build ## two bare machines boot from a head and run a command, in a network of their own
 	$(GO) run ./scripts/lab/demo

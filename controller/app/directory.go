@@ -121,32 +121,9 @@ func (d *directory) machine(n *object.Node) boot.Machine {
 		m.Problem = err.Error()
 		return m
 	}
-	m.Config.Style, m.Config.Foreign = bc.Style(), bc.Installs()
-	if m.Config.Style == boot.StyleNext {
-		return m
-	}
-	if problems := d.library.Problems(bc); len(problems) > 0 {
-		m.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
-		return m
-	}
-	if m.Config.Cmdline, err = d.provision.Cmdline(n, bc); err != nil {
-		m.Problem = "boot configuration " + bc.Name + ": " + err.Error()
-		return m
-	}
-	agent, err := d.agent.digest()
-	if err != nil && !m.Config.Foreign {
+	if err := d.config(&m.Config, n, bc); err != nil {
 		m.Problem = err.Error()
-		return m
 	}
-	m.Config.Kernel = boot.File{Name: "vmlinuz", SHA256: bc.Kernel.SHA256}
-	if bc.Initramfs != nil {
-		m.Config.Initrds = append(m.Config.Initrds, boot.File{Name: "initramfs", SHA256: bc.Initramfs.SHA256})
-	}
-	if m.Config.Foreign {
-		return m
-	}
-	// The agent's archive comes last: what it holds replaces what came before.
-	m.Config.Initrds = append(m.Config.Initrds, boot.File{Name: "agent", SHA256: agent})
 	return m
 }
 
@@ -171,8 +148,8 @@ func (d *directory) Boot(uid, config, image string) (wire.Boot, error) {
 	if bc.Installs() {
 		problems = []string{"it starts an installer now: boot the machine again"}
 	}
-	if b.Style == object.StyleNext {
-		problems = []string{"its style is next now, which boots no image: boot the machine again"}
+	if !bc.BootsImage() && !bc.Installs() {
+		problems = []string{"its style is " + b.Style + " now, which boots no image: boot the machine again"}
 	}
 	// What was an image a moment ago may be deleted by now.
 	img, ok := d.reg.Look().Get(object.KindImage, bc.Image)
@@ -203,6 +180,12 @@ func (d *directory) chosen(n *object.Node, config, image string) (*object.Bootco
 	bc := *o.(*object.Bootconfig)
 	if image != "" {
 		bc.Image = image
+	}
+	// The node's own style holds for it too, where an image is what it boots.
+	if styled, err := bc.StyledFor(look, n); err != nil {
+		return nil, err
+	} else if styled.BootsImage() && bc.BootsImage() {
+		return styled, nil
 	}
 	return &bc, nil
 }

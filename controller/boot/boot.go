@@ -90,6 +90,7 @@ type Config struct {
 	Initrds []File // unpacked in this order; each must be padded to 4 bytes
 	Cmdline string // of the boot config; see ipxe for what it must not hold
 	Style   string
+	San     *San // boots this disk, and nothing else of Config counts
 	Foreign bool // no initramfs of muster: it gets no key, and no arguments beside Cmdline
 }
 
@@ -100,6 +101,7 @@ const StyleNext = "next"
 type File struct {
 	Name   string
 	SHA256 string // lower-case hex
+	Path   string // on the head instead, escaped for a URL
 }
 
 // Directory is where machines come from. All its methods may be called at

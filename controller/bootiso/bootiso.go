@@ -180,8 +180,8 @@ func (m *Maker) plan(ctx context.Context, want wanted, local net.Addr) (Plan, st
 		}
 		bc.Image = o.Base().UID
 	}
-	if bc.Style() == object.StyleNext {
-		return Plan{}, "", fault.New(fault.Conflict, "The boot configuration %s has the style next: there is nothing to put on an ISO.", bc.Name)
+	if !bc.BootsImage() && !bc.Installs() {
+		return Plan{}, "", fault.New(fault.Conflict, "The boot configuration %s has the style %s: there is nothing to put on an ISO.", bc.Name, bc.Style())
 	}
 	p, err := m.opt.Plan(ctx, &bc, node)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"muster/images/iso9660"
+	"muster/images/liveiso"
 	"muster/images/repotree"
 	"muster/images/squashfs"
 	"muster/shared/fault"
@@ -26,7 +27,8 @@ func inspectImage(f *os.File, about *object.File) error {
 }
 
 // inspectISO refuses what is none, since a repo has no other use for the file
-// and nobody would look for the reason. It looks for package repositories too.
+// and nobody would look for the reason. It looks for package repositories and a
+// live system too.
 func inspectISO(f *os.File, about *object.File) error {
 	img, err := iso9660.Open(f, about.Size)
 	if errors.Is(err, iso9660.ErrFormat) {
@@ -37,6 +39,9 @@ func inspectISO(f *os.File, about *object.File) error {
 	}
 	if found := repotree.Find(img); len(found) > 0 {
 		about.Holds = found[0].Packaging
+	}
+	if live, ok := liveiso.Find(img); ok {
+		about.Live = &object.Live{Kernel: live.Kernel, Initrd: live.Initrd, Args: live.Args}
 	}
 	return nil
 }

@@ -10,14 +10,15 @@ import (
 // Problems says, in words for an admin, what keeps a boot configuration from
 // booting: what is missing, broken, or points nowhere.
 func (l *Library) Problems(bc *object.Bootconfig) []string {
-	if bc.Style() == object.StyleNext {
+	switch bc.Style() {
+	case object.StyleNext, object.StyleSanboot:
 		return nil // it needs nothing of the head
+	case object.StyleLive:
+		return l.liveProblems(bc)
 	}
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	switch {
-	case bc.Installs(), bc.Style() == object.StyleRWRAM, bc.Style() == object.StyleRORAM:
-	default:
+	if s := bc.Style(); !bc.Installs() && s != object.StyleRWRAM && s != object.StyleRORAM {
 		add("the boot style %s is not served by this version of muster", bc.Style())
 	}
 	out = append(out, l.fileProblems("kernel", bc.Kernel, "muster bootconfig update "+bc.Name+" --kernel FILE")...)
@@ -41,6 +42,37 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 		out = append(out, l.fileProblems("image "+img.Name, img.Squash(), "muster image import "+img.Name+" SOURCE")...)
 	}
 	return out
+}
+
+// liveProblems is Problems for an ISO, which brings its kernel along unless
+// the boot configuration has one.
+func (l *Library) liveProblems(bc *object.Bootconfig) []string {
+	var out []string
+	if bc.Kernel != nil {
+		out = l.fileProblems("kernel", bc.Kernel, "muster bootconfig update "+bc.Name+" --kernel FILE")
+	}
+	if l.opt.Problems != nil {
+		out = append(out, l.opt.Problems(bc)...)
+	}
+	switch r, ok := l.isoOf(bc); {
+	case bc.Repo == "":
+		out = append(out, fmt.Sprintf("it names no ISO: muster bootconfig update %s --repo NAME, a repo with an ISO, or the URL of one", bc.Name))
+	case ok && r.ISO == nil:
+		out = append(out, fmt.Sprintf("its repo %s has no ISO: muster repo iso %s FILE", r.Name, r.Name))
+	case ok:
+		out = append(out, l.fileProblems("ISO of the repo "+r.Name, r.ISO, "muster repo iso "+r.Name+" FILE")...)
+	}
+	return out
+}
+
+// isoOf gives the repo that holds a boot configuration's ISO; not ok where it
+// is a URL.
+func (l *Library) isoOf(bc *object.Bootconfig) (*object.Repo, bool) {
+	o, err := l.opt.Objects.Find(object.KindRepo, bc.Repo)
+	if err != nil {
+		return nil, false
+	}
+	return o.(*object.Repo), true
 }
 
 func (l *Library) fileProblems(what string, f *object.File, remedy string) []string {

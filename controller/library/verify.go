@@ -72,11 +72,16 @@ func digest(ctx context.Context, file *os.File) (string, error) {
 
 // damage says which files of a boot configuration have lost their content.
 func (l *Library) damage(ctx context.Context, bc *object.Bootconfig) ([]string, error) {
-	if bc.Style() == object.StyleNext {
-		return nil, nil
-	}
 	files := map[string]*object.File{"kernel": bc.Kernel, "initramfs": bc.Initramfs}
-	if o, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); ok && !bc.Installs() {
+	switch bc.Style() {
+	case object.StyleNext, object.StyleSanboot:
+		return nil, nil
+	case object.StyleLive:
+		if r, ok := l.isoOf(bc); ok {
+			files["ISO of the repo "+r.Name] = r.ISO
+		}
+	}
+	if o, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); ok && bc.BootsImage() {
 		img := o.(*object.Image)
 		files["image "+img.Name] = img.Squash()
 	}

@@ -26,12 +26,8 @@ func TestBoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the lab's network namespace needs root")
 	}
-	b := newBench(t)
-	// Each leaves its machine up for the next; the first buys them.
-	for _, s := range []struct {
-		name string
-		run  func(*bench, *testing.T)
-	}{
+	newBench(t).run(t, []scenario{
+		// Each leaves its machine up for the next; the first buys them.
 		{"FirstLight", (*bench).firstLight},
 		{"WritableRoot", (*bench).writableRoot},
 		{"NoKernel", (*bench).noKernel},
@@ -40,7 +36,28 @@ func TestBoot(t *testing.T) {
 		{"SwitchedOffWhilePulling", (*bench).switchedOff},
 		{"HeadKilledWhileBooting", (*bench).headKilled},
 		{"FromISO", (*bench).fromISO},
-	} {
+		{"OwnDisk", (*bench).ownDisk},
+	})
+}
+
+// TestBootAll is what takes too long for every day.
+func TestBootAll(t *testing.T) {
+	if !*all {
+		t.Skip("only with -all: make test-all")
+	}
+	newBench(t).run(t, []scenario{
+		{"LiveISO", (*bench).liveISO},
+	})
+}
+
+// scenario is one thing that must work, on a cluster that is there already.
+type scenario struct {
+	name string
+	run  func(*bench, *testing.T)
+}
+
+func (b *bench) run(t *testing.T, all []scenario) {
+	for _, s := range all {
 		if !t.Run(s.name, func(t *testing.T) { s.run(b, t) }) {
 			t.Fatal(b.Tails(40))
 		}
@@ -54,6 +71,8 @@ type bench struct {
 	bios, uefi *lab.Machine
 	node       map[*lab.Machine]string // the name that the head gave it
 }
+
+var all = flag.Bool("all", false, "run TestBootAll too")
 
 var cacheDir = flag.String("cache", os.Getenv("MUSTER_LAB_CACHE"), "directory of the lab's assets")
 

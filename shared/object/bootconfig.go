@@ -1,9 +1,6 @@
 package object
 
-import (
-	"muster/shared/fault"
-	"muster/shared/kind"
-)
+import "muster/shared/kind"
 
 // The boot styles of the published API.
 const (
@@ -44,10 +41,23 @@ func (b *Bootconfig) Style() string {
 	return b.BootStyle
 }
 
+// BootsImage says whether the root of what it boots is made from an image.
+func (b *Bootconfig) BootsImage() bool {
+	switch b.Style() {
+	case StyleNext, StyleSanboot, StyleLive:
+		return false
+	}
+	return b.Kickstart == "" && (b.Repo == "" || b.Image != "")
+}
+
 // Installs says whether it starts a distribution's installer instead of an
 // image: with a kickstart, or from a repository where there is no image.
 func (b *Bootconfig) Installs() bool {
-	return b.Style() != StyleNext && (b.Kickstart != "" || b.Repo != "" && b.Image == "")
+	switch b.Style() {
+	case StyleNext, StyleSanboot, StyleLive:
+		return false
+	}
+	return !b.BootsImage()
 }
 
 func bootconfig() *kind.Spec {
@@ -57,9 +67,9 @@ func bootconfig() *kind.Spec {
 		frozenField(),
 		{Path: "cmdline", Summary: "added to the kernel's command line; <x> stands for a value of the node", Source: kind.User, Format: kind.Line},
 		{Path: "image", Summary: "the image to boot into", Source: kind.User, Format: kind.Reference, Ref: KindImage},
-		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset", Source: kind.User,
+		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset; the attribute _boot_style of a node wins", Source: kind.User,
 			Format: kind.OneOf(Styles()...)},
-		{Path: "repo", Summary: "what to install from: a repo of this head, or a URL", Source: kind.User, Format: kind.Line},
+		{Path: "repo", Summary: "what to install from, or with the style live the ISO: a repo of this head, or a URL", Source: kind.User, Format: kind.Line},
 		{Path: "kickstart", Summary: "a file in the head's kickstart directory, for the installer that kernel and initramfs are", Source: kind.User, Format: kind.Line},
 	}
 	fields = append(fields, fileFields("kernel", "the kernel")...)
@@ -76,20 +86,4 @@ func bootconfig() *kind.Spec {
 		Columns:  []string{"name", "image", "boot_style", "kernel.size", "initramfs.size", "cmdline", "frozen"},
 		Fields:   meta(fields...),
 	}
-}
-
-// BootconfigOf gives the boot configuration that a node's attribute names.
-func BootconfigOf(look kind.Look, n *Node) (*Bootconfig, error) {
-	name := Attribute(look, n, AttrBootConfig)
-	if name == "" {
-		return nil, fault.New(fault.Conflict, "the node has no attribute %s, which names its boot configuration", AttrBootConfig)
-	}
-	o, ok := look.Find(KindBootconfig, "name", name)
-	if !ok {
-		o, ok = look.Get(KindBootconfig, name)
-	}
-	if !ok {
-		return nil, fault.New(fault.Conflict, "the node's attribute %s names the boot configuration %q, which does not exist", AttrBootConfig, name)
-	}
-	return o.(*Bootconfig), nil
 }

@@ -18,6 +18,17 @@ type File struct {
 	Problem string `json:"problem,omitempty"`
 	// Holds says what was found in it: the packaging scheme of an ISO's packages.
 	Holds string `json:"holds,omitempty"`
+	// Live is how the live system in an ISO is started; nil where none is known.
+	Live *Live `json:"live,omitempty"`
+}
+
+// Live says where in an ISO the kernel and the initrd of its live system are,
+// and what they must be told: {tree} stands for the URL of the ISO's content,
+// {iso} for that of the ISO.
+type Live struct {
+	Kernel string   `json:"kernel"`
+	Initrd string   `json:"initrd"`
+	Args   []string `json:"args"`
 }
 
 func fileFields(path, what string) []kind.Field {

@@ -9,9 +9,6 @@ import (
 	"muster/shared/kind"
 )
 
-// AttrBootConfig is the attribute that chooses a node's boot configuration.
-const AttrBootConfig = "_boot_config"
-
 // Node is a machine, or anything else that is controlled like one.
 type Node struct {
 	kind.Meta

@@ -71,6 +71,9 @@ func (c Config) script(w http.ResponseWriter, r *http.Request) error {
 	if m.Config.Style == boot.StyleNext {
 		return send(w, next(m))
 	}
+	if m.Config.San != nil {
+		return send(w, san(c.Head, m))
+	}
 	return send(w, load(c.Head, m))
 }
 
@@ -99,7 +102,7 @@ func (c Config) start(w http.ResponseWriter, r *http.Request) error {
 var (
 	plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 	plainSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	plainAt  = regexp.MustCompile(`^(vmlinuz|initrd[0-9]{1,3}|go|boot)$`)
+	plainAt  = regexp.MustCompile(`^(vmlinuz|initrd[0-9]{1,3}|go|boot|disk)$`)
 	plainErr = regexp.MustCompile(`^(0x)?[0-9a-fA-F]{1,8}$`)
 	plainUA  = regexp.MustCompile(`^iPXE/[A-Za-z0-9.+() -]{1,60}$`)
 )
@@ -109,11 +112,11 @@ func (c Config) obstacle(m boot.Machine) string {
 	if m.Problem != "" {
 		return m.Problem
 	}
-	if m.Config.Style == boot.StyleNext {
+	if m.Config.Style == boot.StyleNext || m.Config.San != nil {
 		return ""
 	}
 	for _, f := range append([]boot.File{m.Config.Kernel}, m.Config.Initrds...) {
-		if !plainSum.MatchString(f.SHA256) {
+		if f.Path == "" && !plainSum.MatchString(f.SHA256) {
 			return fmt.Sprintf("the boot config's file %q has no content: upload kernel and initramfs (`muster bootconfig update`)", f.Name)
 		}
 	}
@@ -135,8 +138,11 @@ func failure(r *http.Request) string {
 		return ""
 	}
 	what := "iPXE could not fetch " + at
-	if at == "boot" {
+	switch at {
+	case "boot":
 		what = "iPXE could not start the kernel"
+	case "disk":
+		what = "iPXE could not boot the disk"
 	}
 	return fmt.Sprintf("%s: error %s, see https://ipxe.org/%s", what, e, strings.TrimPrefix(e, "0x"))
 }

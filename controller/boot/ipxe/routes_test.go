@@ -96,6 +96,16 @@ func TestScripts(t *testing.T) {
 		}},
 		{name: "next", path: wire.PathScript, change: func(m *boot.Machine) { m.Config = boot.Config{Style: boot.StyleNext} },
 			stamp: "u9 firmware iPXE/1.0.0+git-20190125.36a4c85-5.1"},
+		{name: "disk", path: wire.PathScript, change: func(m *boot.Machine) {
+			m.Config.San, _ = boot.ParseSan(boot.LocalDisk)
+			m.Config.Kernel = boot.File{}
+		}, stamp: "u9 firmware iPXE/1.0.0+git-20190125.36a4c85-5.1"},
+		{name: "iso", path: wire.PathScript + "?at=disk&error=0x3e1162eb", change: func(m *boot.Machine) {
+			m.Config.San, _ = boot.ParseSan("http://10.0.0.1:8080/a.iso")
+		}, stamp: "u9 firmware iPXE/1.0.0+git-20190125.36a4c85-5.1iPXE could not boot the disk: error 0x3e1162eb, see https://ipxe.org/3e1162eb"},
+		{name: "live", path: wire.PathScript, change: func(m *boot.Machine) {
+			m.Config.Kernel, m.Config.Initrds = boot.File{Path: "/repo/1/tree/live/vmlinuz"}, []boot.File{{Path: "/repo/1/tree/live/initrd.img"}}
+		}, stamp: "u9 firmware iPXE/1.0.0+git-20190125.36a4c85-5.1"},
 		{name: "problem", path: wire.PathScript, change: func(m *boot.Machine) { m.Problem = "attribute _boot_config names \"Nope\", which is no boot config" },
 			stamp: `u9 firmware attribute _boot_config names "Nope", which is no boot config`},
 		{name: "problem", path: wire.PathGo, opened: true, change: func(m *boot.Machine) { m.Problem = "attribute _boot_config names \"Nope\", which is no boot config" },

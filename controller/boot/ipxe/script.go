@@ -147,6 +147,19 @@ func next(m boot.Machine) string {
 	return fmt.Sprintf("#!ipxe\necho muster: %s boots from its next device\nexit\n", say(m.Name))
 }
 
+// san boots a disk. When that fails it starts over, after it has told why.
+func san(head boot.Head, m boot.Machine) string {
+	var b strings.Builder
+	disk := strings.Join(m.Config.San.Words, " ")
+	fmt.Fprintf(&b, "#!ipxe\necho muster: %s boots the disk %s\nimgfree\n", say(m.Name), say(m.Config.San.Words[len(m.Config.San.Words)-1]))
+	if m.Config.San.First { // iPXE cannot start disks of UEFI's, but UEFI does so next
+		b.WriteString("iseq ${platform} efi && exit ||\n")
+	}
+	fmt.Fprintf(&b, "set at disk\nsanboot %s || goto retry\n", disk)
+	retry(&b, head, "")
+	return b.String()
+}
+
 // unknown is for an address that no node has. It ends, so that the firmware
 // goes on to its next boot device.
 func unknown(addr string) string {
@@ -155,5 +168,8 @@ func unknown(addr string) string {
 }
 
 func fileURL(head boot.Head, f boot.File) string {
+	if f.Path != "" {
+		return head.HTTP() + f.Path
+	}
 	return head.HTTP() + wire.PathFile + f.SHA256 + "/" + url.PathEscape(cmp.Or(f.Name, "file"))
 }
