@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -95,7 +96,7 @@ func Strict(raw json.RawMessage, v any) error {
 	if err := d.Decode(v); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
-			return fault.Invalidf("%s: a JSON %s is not what belongs here, want %s.", name(wrong.Field), wrong.Value, wrong.Type)
+			return fault.Invalidf("%s: a JSON %s is not what belongs here, want %s.", name(wrong.Field), wrong.Value, wanted(wrong.Type))
 		}
 		if key, ok := unknownField(err); ok {
 			return fault.Invalidf("Unhandled parameter(s): %s", key)
@@ -103,6 +104,25 @@ func Strict(raw json.RawMessage, v any) error {
 		return fault.Invalidf("The body does not fit: %v.", err)
 	}
 	return nil
+}
+
+// wanted says what JSON a Go type takes.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Pointer:
+		return wanted(t.Elem())
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	}
+	return "a whole number"
 }
 
 func name(field string) string {

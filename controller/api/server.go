@@ -44,8 +44,17 @@ func New(auth Authenticator, log *slog.Logger, routes ...[]Route) (http.Handler,
 // nowhere is the pattern of what no route has.
 const nowhere = "/"
 
-// ServeHTTP serves the routes.
-func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+// ServeHTTP serves the routes. A path with . or .. in it names nothing; the mux
+// would answer it with a redirect and a page.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for part := range strings.SplitSeq(r.URL.EscapedPath(), "/") {
+		if part == "." || part == ".." {
+			h.fail(w, r, fault.New(fault.NotFound, "There is nothing at %.200s, which has %s in it.", r.URL.Path, part))
+			return
+		}
+	}
+	h.mux.ServeHTTP(w, r)
+}
 
 // missing answers paths and methods that do not exist in the envelope too.
 func (h *handler) missing(w http.ResponseWriter, r *http.Request) {

@@ -101,6 +101,8 @@ func (u *upstream) rows() []row {
 				ask(c, `{"action":"`+action+`"}`).ok()
 			}
 			ask(c, `{"action":"explode"}`).refused(400, "status", "checkout", "reset", "pull", "rebase")
+			c.me().do(method, r+"sync?action=status&branchmap=main", "").ok().mentions("main")
+			c.me().do(method, r+"sync?action=explode", "").refused(400, "explode")
 			ask(c, `{}`).refused(400, "action")
 			ask(c, ``).refused(400)
 		}
@@ -149,6 +151,9 @@ func (u *upstream) rows() []row {
 				c.fail("%s: is not filtered: %s", a.call, a.data)
 			}
 			c.GET(r+"branches", `{"colour":1}`).refused(400, "colour")
+			if a := c.GET(r + "branches?filter=si*").ok(); strings.Contains(string(a.data), `"main"`) || !strings.Contains(string(a.data), `"side"`) {
+				c.fail("%s: the query's filter counts for nothing: %s", a.call, a.data)
+			}
 		}},
 		{"DELETE", "/gitrepo/<UID>/branches", token, "deletes those named, or all", func(c *check) {
 			c.DELETE(r+"branches", `{"branches":["side"]}`).ok()

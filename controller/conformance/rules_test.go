@@ -141,6 +141,9 @@ func rules() []example {
 			c.takes("gitrepos", `{"name":"period#"}`, "sync_period", []string{`600`, `"10m"`, `"2h"`, `"1d"`, `"90s"`}, []string{`"1h30m"`, `"soon"`, `-5`, `true`, `"1w2"`})
 			path := c.fresh("gitrepos", `{"name":"period#","sync_period":"2h"}`)
 			c.GET(path).has("sync_period", `"2h"`)
+			c.PATCH(path, `{"sync_period":null}`).done()
+			c.GET(path).lacks("sync_period")
+			c.GET(c.fresh("gitrepos", `{"name":"period#"}`)).lacks("sync_period")
 		}},
 		{"packaging", "is rpm, deb or apk", func(c *check) {
 			c.takes("distros", `{"name":"pack#"}`, "packaging", []string{`"rpm"`, `"deb"`, `"apk"`}, []string{`"zip"`})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -37,14 +38,19 @@ type deleteBody struct {
 
 func (s *Repos) getBranches(w http.ResponseWriter, req *http.Request) error {
 	var in branchesBody
-	raw, err := api.Body(w, req)
-	if err == nil && raw != nil {
-		err = api.Strict(raw, &in)
-	}
+	err := asked(w, req, &in, func(q url.Values) (err error) {
+		in.Branchmap, in.Filter = listOf(q.Get("branchmap")), q.Get("filter")
+		if text := q.Get("all"); text != "" {
+			if in.All, err = strconv.ParseBool(text); err != nil {
+				return fault.Invalidf("all: %.40q is neither true nor false.", text)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	asked, err := in.mapping()
+	only, err := in.mapping()
 	if err != nil {
 		return err
 	}
@@ -67,7 +73,7 @@ func (s *Repos) getBranches(w http.ResponseWriter, req *http.Request) error {
 		wanted := func(m object.Mapping) bool {
 			return b.Of == "local" && m.Local == b.Name || b.Of == "remote" && m.Remote == b.Name
 		}
-		return !filter.MatchString(b.Name) || asked != nil && !slices.ContainsFunc(asked, wanted)
+		return !filter.MatchString(b.Name) || only != nil && !slices.ContainsFunc(only, wanted)
 	}))
 }
 

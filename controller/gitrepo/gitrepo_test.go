@@ -326,6 +326,21 @@ func TestBranches(t *testing.T) {
 			t.Errorf("%s: %q, want %q", body, got, want)
 		}
 	}
+	for query, want := range map[string]string{"?filter=feature/*": "feature/a feature/b", "?branchmap=main,old&all=true": "*main old", "?all=false": "feature/a feature/b *main old"} {
+		var list []struct {
+			Name string
+			Head bool
+		}
+		h.Into(&list, "GET", path+"/branches"+query, nil)
+		var out []string
+		for _, b := range list {
+			out = append(out, map[bool]string{true: "*"}[b.Head]+b.Name)
+		}
+		if got := strings.Join(out, " "); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+	refused(h, h.Token(), 400, "GET", path+"/branches?all=perhaps", nil)
 	for _, bad := range []any{`{"filter":5}`, `{"x":1}`, `{"branchmap":"--all"}`, `{"branchmap":"a","branch_map":"b"}`, object{"filter": strings.Repeat("*", 2000)}, "[]"} {
 		refused(h, h.Token(), 400, "GET", path+"/branches", bad)
 	}

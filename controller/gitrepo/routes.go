@@ -23,6 +23,9 @@ func (s *Repos) Routes() []api.Route {
 	advertised := fmt.Sprintf("%s, %s, %s", file, mediaOf(uploadPack, "advertisement"), mediaOf(receivePack, "advertisement"))
 	results := mediaOf(uploadPack, "result") + ", " + mediaOf(receivePack, "result")
 	synced := api.AnyOf(result{}, report{})
+	mapped := api.Param{Name: "branchmap", Doc: "branches, with commas; like the other keys instead of a body"}
+	syncQuery := []api.Param{{Name: "action", Doc: "status, checkout, reset, pull or rebase"}, mapped}
+	branchesQuery := []api.Param{mapped, {Name: "all", Doc: "those of the remote too", Type: "boolean"}, {Name: "filter", Doc: "a pattern such as feature/*"}}
 	const private = " Where the repository is not public, a token with the permission GitreposRead is needed."
 	return []api.Route{
 		{Method: "GET", Path: one + "/url", Permission: kind.Public, Doc: "The URL to clone, as text." + private, Raw: plainText, Handler: s.getURL},
@@ -33,9 +36,9 @@ func (s *Repos) Routes() []api.Route {
 			Doc: "What clients of git post to fetch, and to push, which needs a token with the permission GitreposWrite." + private},
 		{Method: "GET", Path: one + "/content", Permission: kind.Public, Doc: "The files at the top of the work tree, one a line." + private, Raw: plainText, Handler: s.getContent},
 		{Method: "GET", Path: one + "/content/{path...}", Permission: kind.Public, Doc: "A file of the work tree, or what is in a directory, one a line." + private, Raw: file, Handler: s.getContent},
-		{Method: "GET", Path: one + "/sync", Permission: mayRead, Doc: "As POST, which is preferred.", Body: syncBody{}, Answer: synced, Handler: s.postSync},
-		{Method: "POST", Path: one + "/sync", Permission: mayRead, Doc: "Synchronize with the remote by an action: status (which only compares), checkout, reset, pull or rebase; all but status need GitreposWrite.", Body: syncBody{}, Answer: synced, Handler: s.postSync},
-		{Method: "GET", Path: one + "/branches", Permission: mayRead, Doc: "The branches, or some of them, with their newest commits.", Body: branchesBody{}, Answer: []listed{}, Handler: s.getBranches},
+		{Method: "GET", Path: one + "/sync", Permission: mayRead, Doc: "As POST, which is preferred.", Query: syncQuery, Body: syncBody{}, Answer: synced, Handler: s.postSync},
+		{Method: "POST", Path: one + "/sync", Permission: mayRead, Doc: "Synchronize with the remote by an action: status (which only compares), checkout, reset, pull or rebase; all but status need GitreposWrite.", Query: syncQuery, Body: syncBody{}, Answer: synced, Handler: s.postSync},
+		{Method: "GET", Path: one + "/branches", Permission: mayRead, Doc: "The branches, or some of them, with their newest commits.", Query: branchesQuery, Body: branchesBody{}, Answer: []listed{}, Handler: s.getBranches},
 		{Method: "DELETE", Path: one + "/branches", Permission: mayWrite, Doc: "Delete some branches, or all of them.", Body: deleteBody{}, Answer: api.Nothing{}, Handler: s.deleteBranches},
 		{Method: "GET", Path: one + "/log", Permission: mayRead, Doc: "The newest commits of a branch.", Answer: []commit{}, Handler: s.getLog,
 			Query: []api.Param{{Name: "branch", Doc: "the one that is checked out when not given"}, {Name: "limit", Doc: "how many, 20 when not given", Type: "integer"}}},
@@ -58,6 +61,28 @@ func (s *Repos) getURL(w http.ResponseWriter, req *http.Request) error {
 		scheme = "https"
 	}
 	return text(w, req, fmt.Sprintf("%s://%s%s/gitrepo/%s/repo/%s.git", scheme, api.HostPort(name, port), api.Root, o.UID, url.PathEscape(strings.TrimSuffix(o.Name, ".git"))))
+}
+
+// asked reads the body into in; without one it is the query that says what is
+// wanted: many clients cannot send a body with GET.
+func asked(w http.ResponseWriter, req *http.Request, in any, fromQuery func(url.Values) error) error {
+	raw, err := api.Body(w, req)
+	switch {
+	case err != nil:
+		return err
+	case raw == nil:
+		return fromQuery(req.URL.Query())
+	}
+	return api.Strict(raw, in)
+}
+
+// listOf is words with commas as a list of JSON, nil for none.
+func listOf(words string) json.RawMessage {
+	if words == "" {
+		return nil
+	}
+	raw, _ := json.Marshal(strings.Split(words, ",")) // strings can always be written
+	return raw
 }
 
 // branchList is a list of branches as bodies give it. Both spellings are taken.
@@ -91,15 +116,13 @@ type syncBody struct {
 }
 
 func (s *Repos) postSync(w http.ResponseWriter, req *http.Request) error {
-	raw, err := api.Body(w, req)
+	in := syncBody{}
+	err := asked(w, req, &in, func(q url.Values) error {
+		in.Action, in.Branchmap = q.Get("action"), listOf(q.Get("branchmap"))
+		return nil
+	})
 	if err != nil {
 		return err
-	}
-	in := syncBody{}
-	if raw != nil { // without one, it is the action that is missing
-		if err := api.Strict(raw, &in); err != nil {
-			return err
-		}
 	}
 	if !slices.Contains(actions, in.Action) {
 		return fault.Invalidf("action: %.100q is none of %s.", in.Action, strings.Join(actions, ", "))

@@ -366,6 +366,9 @@ func TestProblems(t *testing.T) {
 	problem()
 	l.OK("DELETE", "/image/i", nil)
 	problem("does not exist any more")
+	// An installer could do without, but the reference is broken all the same.
+	l.OK("PATCH", "/bootconfig/b", `{"kickstart":"ks.cfg"}`)
+	problem("does not exist any more")
 	l.Refused("GET", "/bootconfig/nobody/errors", nil)
 }
 

@@ -36,7 +36,7 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 	case bc.Image == "":
 		add("it names no image: muster bootconfig update %s --image NAME", bc.Name)
 	case !ok:
-		add("its image %s does not exist any more: muster bootconfig update %s --image NAME", bc.Image, bc.Name)
+		out = append(out, imageGone(bc))
 	default:
 		img := o.(*object.Image)
 		out = append(out, l.fileProblems("image "+img.Name, img.Squash(), "muster image import "+img.Name+" SOURCE")...)
@@ -73,6 +73,10 @@ func (l *Library) isoOf(bc *object.Bootconfig) (*object.Repo, bool) {
 		return nil, false
 	}
 	return o.(*object.Repo), true
+}
+
+func imageGone(bc *object.Bootconfig) string {
+	return fmt.Sprintf("its image %s does not exist any more: muster bootconfig update %s --image NAME", bc.Image, bc.Name)
 }
 
 func (l *Library) fileProblems(what string, f *object.File, remedy string) []string {

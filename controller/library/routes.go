@@ -252,10 +252,17 @@ func (l *Library) errors(w http.ResponseWriter, r *http.Request) error {
 	return verdict(w, all)
 }
 
-// faults is Problems, and whether the files still are what was uploaded.
+// faults is Problems, what does not keep from booting but points nowhere, and
+// whether the files still are what was uploaded.
 func (l *Library) faults(ctx context.Context, bc *object.Bootconfig) ([]string, error) {
+	out := l.Problems(bc)
+	if bc.Installs() && bc.Image != "" {
+		if _, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); !ok {
+			out = append(out, imageGone(bc))
+		}
+	}
 	damage, err := l.damage(ctx, bc)
-	return append(l.Problems(bc), damage...), err
+	return append(out, damage...), err
 }
 
 func (l *Library) allErrors(w http.ResponseWriter, r *http.Request) error {

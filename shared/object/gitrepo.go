@@ -67,9 +67,12 @@ func (p Period) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(p))
 }
 
-// UnmarshalJSON takes both forms.
+// UnmarshalJSON takes both forms, and null for none.
 func (p *Period) UnmarshalJSON(raw []byte) error {
 	*p = Period(strings.Trim(string(raw), `"`))
+	if *p == "null" { // older heads stored the word
+		*p = ""
+	}
 	return nil
 }
 
