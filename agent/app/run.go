@@ -12,10 +12,12 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
 
+	"muster/agent/attributes"
 	"muster/agent/command"
 	"muster/agent/head"
 	"muster/agent/identity"
@@ -27,6 +29,13 @@ import (
 
 // defaultState is where an installed system keeps the agent's identity.
 const defaultState = "/var/lib/muster-agent"
+
+// Where admins put what the agent shall run: their own first, then that of
+// packages.
+const (
+	defaultPlugins = "/etc/muster/plugins:/usr/lib/muster/plugins"
+	defaultInit    = "/etc/muster/init.d:/usr/lib/muster/init.d"
+)
 
 // The agent takes memory from those who compute: it collects garbage early,
 // and from heapLimit bytes on all the time.
@@ -40,6 +49,8 @@ type options struct {
 	head    *url.URL
 	bind    netip.Addr
 	state   string
+	plugins []string
+	init    []string
 	ca      string
 	version string
 }
@@ -51,6 +62,8 @@ func parseRun(args []string, stderr io.Writer) (options, error) {
 	headURL := f.String("head", "", "`URL` of the head, http or https")
 	bind := f.String("bind", "", "local `address` of every connection; the head knows the node by it")
 	f.StringVar(&o.state, "state", defaultState, "`directory` for the identity")
+	plugins := f.String("plugins", defaultPlugins, "`directories` of plugins, with colons; each has the folders status, hardware and health")
+	scripts := f.String("init", defaultInit, "`directories` of scripts to run once the node's attributes are there, with colons")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificate of the head's authority (PEM); without it an https head is trusted on first use")
 	if err := f.Parse(args); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
@@ -58,6 +71,7 @@ func parseRun(args []string, stderr io.Writer) (options, error) {
 		}
 		return o, err
 	}
+	o.plugins, o.init = filepath.SplitList(*plugins), filepath.SplitList(*scripts)
 	var err error
 	if o.head, err = url.Parse(*headURL); err != nil || o.head.Hostname() == "" || o.head.Scheme != "http" && o.head.Scheme != "https" {
 		return o, usageError{fmt.Errorf("--head %q: want the head's URL, such as https://10.0.0.1:8443", *headURL)}
@@ -76,6 +90,7 @@ func parseRun(args []string, stderr io.Writer) (options, error) {
 // run is the service. It returns nil when ctx ends, an error only for what an
 // admin must repair.
 func run(ctx context.Context, o options, stderr io.Writer) error {
+	all := ctx // the life of the agent, not that of a link
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(heapLimit)
 	log := slog.New(slog.NewTextHandler(stderr, nil))
@@ -91,14 +106,26 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	client := head.New(o.head.String(), dialer, config.TLS)
 	defer client.Close()
 	commands := command.New(log)
-	reporter := report.New(client, o.version, "", log)
+	reporter := report.New(report.Config{
+		Send: client, Version: o.version, Log: log, Run: commands, Plugins: o.plugins, Env: []string{"MUSTER_ATTRIBUTES=" + filepath.Join(o.state, attributes.FileINI)},
+	})
+	keeper := newKeeper(o, client, commands, reporter, log)
+	defer keeper.Wait()
 	config.Accepted = func(h wire.Hello) { reporter.Every(h.Every) }
 	config.Hello = func() wire.Hello {
 		return wire.Hello{Agent: o.version, BootID: report.BootID(), InImage: true}
 	}
 	config.Serve = func(ctx context.Context, s net.Conn, h wire.Header) {
-		if h.Type == wire.StreamExec && h.Exec != nil {
+		switch {
+		case h.Type == wire.StreamExec && h.Exec != nil:
 			commands.Serve(ctx, s, *h.Exec)
+		case h.Type == wire.StreamAttributes && h.Attributes != nil:
+			if err := keeper.Take(all, *h.Attributes); err != nil {
+				log.Warn(err.Error())
+				reporter.Set("attributes_error", err.Error())
+				return
+			}
+			reporter.Set("attributes_error", nil)
 		}
 	}
 	var parts sync.WaitGroup

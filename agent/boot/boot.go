@@ -346,7 +346,7 @@ func (m *machine) url() string {
 // after a while the reports.
 func (m *machine) link(ctx context.Context) {
 	ctx, m.linked = context.WithCancel(ctx)
-	reporter := report.New(m.client, m.version, m.line.MAC.String(), m.log)
+	reporter := report.New(report.Config{Send: m.client, Version: m.version, MAC: m.line.MAC.String(), Log: m.log})
 	config := link.Config{
 		Head: m.url(), Dialer: m.dialer, Log: m.log, Hello: m.hello,
 		Accepted: func(h wire.Hello) { reporter.Every(h.Every) },

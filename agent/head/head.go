@@ -205,8 +205,7 @@ func (c *Client) Boot(ctx context.Context, config, image string) (wire.Boot, err
 	return b, err
 }
 
-// PutStatus replaces the sections that s has.
-func (c *Client) PutStatus(ctx context.Context, s wire.Status) error {
-	_, err := c.Call(ctx, http.MethodPut, wire.PathStatus, s, nil)
-	return err
+// PutStatus replaces the sections that s has, and gives the head's clock.
+func (c *Client) PutStatus(ctx context.Context, s wire.Status) (time.Time, error) {
+	return c.Call(ctx, http.MethodPut, wire.PathStatus, s, nil)
 }

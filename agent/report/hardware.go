@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,40 +12,102 @@ import (
 	"github.com/shirou/gopsutil/v3/cpu"
 	"github.com/shirou/gopsutil/v3/host"
 	"github.com/shirou/gopsutil/v3/mem"
+
+	"muster/agent/program"
 )
 
 const (
 	maxDisks = 256
 	maxNICs  = 64
-	maxGPUs  = 32
 )
 
-// Hardware is what the node is. The mac is that of the interface it booted
-// from; when empty the first physical interface's is given. What cannot be
-// found out is left out.
-func Hardware(mac string) map[string]any {
-	h := map[string]any{"mac": mac}
-	if arch, err := host.KernelArch(); err == nil {
-		h["cpu_arch"] = arch
+// inventory looks at what the node is. The mac is that of the interface it
+// booted from; when empty the first physical interface's is given. What cannot
+// be found out is left out.
+type inventory struct {
+	t    *table
+	root string
+	mac  string
+	run  program.Runner // for nvidia-smi; nil not to run it
+	seen string         // the devices at the last look
+}
+
+// look takes the parts that are chosen. What takes long is looked at only when
+// there are other devices than before.
+func (i *inventory) look(ctx context.Context, takes func(part string) bool) {
+	devices := i.devices()
+	same := devices == i.seen
+	i.seen = devices
+	for _, p := range i.parts(ctx) {
+		switch {
+		case !takes(p.name):
+			i.t.drop(p.keys...)
+		case !same || p.name == "nics" || p.name == "infiniband" || !i.t.has(p.keys[0]):
+			p.collect()
+		}
 	}
+}
+
+// devices names what is there, to notice what is new.
+func (i *inventory) devices() string {
+	var names strings.Builder
+	for _, dir := range []string{"sys/block", "sys/bus/pci/devices", "sys/devices/system/cpu", "sys/devices/system/node"} {
+		d, err := os.Open(filepath.Join(i.root, dir))
+		if err != nil {
+			continue
+		}
+		list, _ := d.Readdirnames(4096)
+		d.Close()
+		slices.Sort(list)
+		names.WriteString(strings.Join(list, " ") + "\n")
+	}
+	return names.String()
+}
+
+// parts are the built-in hardware plugins, and the keys of each.
+func (i *inventory) parts(ctx context.Context) []part {
+	return []part{
+		{"cpu", []string{"cpu_arch", "cpu_count", "cpu_cores", "cpu_model", "cpu_vendor", "cpu_sockets", "numa_nodes"}, i.with(processors)},
+		{"memory", []string{"ram_total"}, i.with(memory)},
+		{"machine", []string{"uefi", "vendor", "product", "product_version", "serial", "system_uuid", "bios_vendor", "bios_version", "bios_date",
+			"board_vendor", "board_product", "board_serial", "chassis_serial", "asset_tag"}, i.with(machine)},
+		{"nics", []string{"nics", "mac"}, func() {
+			nics := interfaces()
+			i.t.put("nics", nics)
+			mac := i.mac
+			if mac == "" && len(nics) > 0 {
+				mac, _ = nics[0]["mac"].(string)
+			}
+			i.t.text("mac", mac)
+		}},
+		{"disks", []string{"disks"}, func() { i.t.put("disks", disks()) }},
+		{"gpus", []string{"gpus"}, func() { i.t.put("gpus", describe(ctx, i.run, gpus(i.root))) }},
+		{"infiniband", []string{"infiniband"}, func() { i.t.put("infiniband", ports(i.root)) }},
+	}
+}
+
+// with makes a collector of a function that fills a map.
+func (i *inventory) with(fill func(map[string]any)) func() {
+	return func() {
+		h := map[string]any{}
+		fill(h)
+		for key, value := range h {
+			i.t.put(key, value)
+		}
+	}
+}
+
+func memory(h map[string]any) {
 	if m, err := mem.VirtualMemory(); err == nil {
 		h["ram_total"] = m.Total / 1024
 	}
-	processors(h)
-	machine(h)
-	nics := interfaces()
-	h["nics"] = nics
-	if mac == "" {
-		h["mac"] = firstMAC(nics)
-	}
-	h["disks"] = disks()
-	h["gpus"] = gpus()
-	h["numa_nodes"] = count("/sys/devices/system/node/node[0-9]*")
-	h["uefi"] = count("/sys/firmware/efi") == 1
-	return h
 }
 
 func processors(h map[string]any) {
+	if arch, err := host.KernelArch(); err == nil {
+		h["cpu_arch"] = arch
+	}
+	h["numa_nodes"] = count("/sys/devices/system/node/node[0-9]*")
 	if n, err := cpu.Counts(true); err == nil {
 		h["cpu_count"] = n
 	}
@@ -65,6 +128,7 @@ func processors(h map[string]any) {
 // machine is what the firmware says of itself. Without DMI, as on most ARM
 // boards, ghw asks the device tree.
 func machine(h map[string]any) {
+	h["uefi"] = count("/sys/firmware/efi") == 1
 	set := func(values map[string]string) {
 		for key, v := range values {
 			if v != "" && v != "unknown" {
@@ -109,18 +173,11 @@ func interfaces() []map[string]any {
 			nic["driver"] = filepath.Base(target)
 		}
 		if speed := firstLine(dir + "/speed"); speed != "" && speed != "-1" {
-			nic["speed_mbit"] = number(speed)
+			nic["speed_mbit"], _ = digits([]byte(speed))
 		}
 		out = append(out, nic)
 	}
 	return out
-}
-
-func firstMAC(nics []map[string]any) any {
-	if len(nics) == 0 {
-		return nil
-	}
-	return nics[0]["mac"]
 }
 
 func disks() []map[string]any {
@@ -148,42 +205,7 @@ func known(s string) string {
 	return s
 }
 
-// gpus are the PCI display controllers. ghw would name them from the PCI
-// database, which takes 20 MB of memory for a moment: more than the agent may
-// use, so the numbers are given as they are.
-func gpus() []map[string]any {
-	out := []map[string]any{}
-	dirs, _ := filepath.Glob("/sys/bus/pci/devices/*")
-	slices.Sort(dirs)
-	for _, dir := range dirs {
-		class := firstLine(dir + "/class")
-		if !strings.HasPrefix(class, "0x03") && !strings.HasPrefix(class, "0x1200") || len(out) == maxGPUs {
-			continue
-		}
-		gpu := map[string]any{
-			"address": filepath.Base(dir), "class": class,
-			"vendor": firstLine(dir + "/vendor"), "device": firstLine(dir + "/device"),
-		}
-		if target, err := os.Readlink(dir + "/driver"); err == nil {
-			gpu["driver"] = filepath.Base(target)
-		}
-		out = append(out, gpu)
-	}
-	return out
-}
-
 func count(pattern string) int {
 	found, _ := filepath.Glob(pattern)
 	return len(found)
-}
-
-func number(s string) int {
-	n := 0
-	for _, c := range s {
-		if c < '0' || c > '9' || n > 1<<30 {
-			return 0
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n
 }

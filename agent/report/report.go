@@ -1,10 +1,15 @@
 // Package report tells the head what a node is and how it is: hardware when it
-// changed, status at a steady beat.
+// changed, status at a steady beat, health every few minutes.
 //
 // The beat is aligned to the wall clock, so that all nodes of a cluster pay for
 // it at the same moment and a parallel job is disturbed once, not by each node
-// in turn. Nothing is forked. The package must not act on what it sees, and
-// does not know how its reports travel.
+// in turn. Only what changed is looked at and sent; every few minutes, and to a
+// head that lost track, all of it. What is built in forks nothing, but for
+// nvidia-smi and rpm where they are of use. Plugins are executables that admins
+// put below the plugin directories and choose by attributes.
+//
+// The package must not act on what it sees, and does not know how its reports
+// travel.
 //
 // Units: memory and disk sizes are KiB where the key begins with "ram" or ends
 // in "_kib", bytes where it ends in "_bytes"; times are seconds.
@@ -12,53 +17,92 @@ package report
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"muster/agent/head"
+	"muster/agent/program"
 	"muster/shared/wire"
 )
 
 const (
 	// defaultEvery is the beat until the head says what it wants.
 	defaultEvery = 10 * time.Second
-	// slow is how often hardware and the package list are looked at anew.
-	slow = 5 * time.Minute
+	// wholeEvery is how often all of the status is sent, give or take a quarter:
+	// not by all nodes at the same beat.
+	wholeEvery = 5 * time.Minute
 	// retry is how soon a report is sent again that the head did not get.
 	retry = 2 * time.Second
 )
 
-// Sender takes reports to the head.
+// Sender takes reports to the head, and gives the head's clock as it answers,
+// zero when it did not.
 type Sender interface {
-	PutStatus(ctx context.Context, s wire.Status) error
+	PutStatus(ctx context.Context, s wire.Status) (time.Time, error)
+}
+
+// Config is what a reporter needs. Send and Log are required.
+type Config struct {
+	Send    Sender
+	Version string // of the agent
+	MAC     string // of the interface that was booted from, if known
+	Log     *slog.Logger
+	Run     program.Runner // for plugins; nil to run none
+	Plugins []string       // directories with the folders status, hardware and health
+	Env     []string       // for plugins
 }
 
 // Reporter reports until told to stop.
 type Reporter struct {
-	send    Sender
-	log     *slog.Logger
-	version string
-	mac     string // of the interface that was booted from, if known
-	every   atomic.Int64
-	kick    chan struct{}
+	Config
+	every    atomic.Int64
+	settings atomic.Pointer[Settings]
+	skew     atomic.Int64  // of this node's clock: what must be added to be the head's
+	kick     chan struct{} // a new link
+	changed  chan struct{} // closed and replaced when the settings change
+
+	mu      sync.Mutex
+	owners  map[*table]map[string]string // which plugin a key is of
+	trouble map[string]string            // of plugins, and of settings
+
+	status, hardware *table
+	watch            *watcher
+	inventory        inventory
+
+	// Of the goroutines that run plugins.
+	doctor  doctor
+	verdict string
+	rpmDB   stamp
 }
 
-// New makes a reporter. The mac may be empty.
-func New(send Sender, version, mac string, log *slog.Logger) *Reporter {
-	r := &Reporter{send: send, log: log, version: version, mac: mac, kick: make(chan struct{}, 1)}
+// New makes a reporter.
+func New(c Config) *Reporter {
+	r := &Reporter{
+		Config: c, kick: make(chan struct{}, 1), changed: make(chan struct{}),
+		trouble: map[string]string{}, status: newTable(), hardware: newTable(),
+	}
+	r.owners = map[*table]map[string]string{r.status: {}, r.hardware: {}}
+	r.watch = newWatcher(r.status)
+	r.inventory = inventory{t: r.hardware, root: "/", mac: c.MAC, run: c.Run}
+	r.doctor = doctor{root: "/", run: c.Run, mounts: &mountTable{}}
 	r.every.Store(int64(defaultEvery))
+	s := defaults()
+	r.settings.Store(&s)
 	return r
 }
 
 // Every sets the beat, as the head wants it; values out of 1 s to 1 h are
-// ignored. A new link also makes everything be sent at once: the head may have
-// been replaced.
+// ignored, and an attribute of the node wins. A new link also makes everything
+// be sent at once: the head may have been replaced.
 func (r *Reporter) Every(seconds int) {
 	if seconds >= 1 && seconds <= 3600 {
 		r.every.Store(int64(time.Duration(seconds) * time.Second))
@@ -69,97 +113,236 @@ func (r *Reporter) Every(seconds int) {
 	}
 }
 
+// Configure takes new settings, at once.
+func (r *Reporter) Configure(s Settings) {
+	r.settings.Store(&s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+	for _, problem := range s.problems {
+		r.Log.Warn("an attribute about reports is no good", "problem", problem)
+	}
+}
+
+// Set makes something that somebody else found out an entry of the status; nil
+// removes it.
+func (r *Reporter) Set(key string, value any) {
+	if value == nil {
+		r.status.drop(key)
+		return
+	}
+	r.status.put(key, value)
+}
+
+// beat is how often the status is looked at.
+func (r *Reporter) beat() time.Duration {
+	if every := r.settings.Load().statusEvery; every > 0 {
+		return every
+	}
+	return time.Duration(r.every.Load())
+}
+
 // Run reports until ctx ends.
 func (r *Reporter) Run(ctx context.Context) {
-	var seldom slowly
-	said := ""
+	var plugins sync.WaitGroup
+	defer plugins.Wait()
+	plugins.Go(func() { r.each(ctx, r.beat, func() { r.others(ctx, "status") }) })
+	plugins.Go(func() {
+		r.each(ctx, func() time.Duration { return r.settings.Load().hardwareEvery }, func() { r.others(ctx, "hardware"); r.rpm(ctx) })
+	})
+	plugins.Go(func() {
+		r.each(ctx, func() time.Duration { return r.settings.Load().healthEvery }, func() { r.checkup(ctx) })
+	})
+	to := transmission{id: fmt.Sprintf("%08x", rand.Uint32())}
+	looked := time.Time{}
 	for {
-		status := wire.Status{Status: Status(r.version)}
-		seldom.add(&status, r.mac)
-		err := r.send.PutStatus(ctx, status)
+		s := r.settings.Load()
+		if now := time.Now(); now.Sub(looked) >= s.hardwareEvery || now.Before(looked) {
+			looked = now
+			r.inventory.look(ctx, s.hardware.takes)
+		}
+		r.look(s)
+		next := untilBeat(time.Now(), r.beat())
+		if !r.send(ctx, &to) {
+			next = min(next, retry)
+		}
+		changed := r.settingsChange()
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+		case <-r.kick:
+			to.forget()
+		case <-changed:
+			looked = time.Time{}
+			r.watch.forget()
+		case <-timer.C:
+		}
+		timer.Stop()
 		if ctx.Err() != nil {
 			return
 		}
-		next := r.untilBeat(time.Now())
-		if err == nil {
-			seldom.sent()
-			said = ""
-		} else {
-			if err.Error() != said {
-				r.log.Warn("the head did not take the status", "error", err)
-				said = err.Error()
-			}
-			refused := (*head.Refused)(nil)
-			switch {
-			case !errors.As(err, &refused):
-				next = min(next, retry)
-			case refused.Status == http.StatusConflict: // it does not have what it was to keep
-				seldom.forget()
-				next = min(next, retry)
-			}
-		}
+	}
+}
+
+// each does something at a beat, and at once with other settings.
+func (r *Reporter) each(ctx context.Context, every func() time.Duration, do func()) {
+	for {
+		changed := r.settingsChange()
+		do()
+		timer := time.NewTimer(untilBeat(time.Now(), every()))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-r.kick:
-			seldom.forget()
-		case <-time.After(next):
+		case <-changed:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
+}
+
+func (r *Reporter) settingsChange() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
 }
 
 // untilBeat is the time to the next multiple of the beat.
-func (r *Reporter) untilBeat(now time.Time) time.Duration {
-	every := time.Duration(r.every.Load())
+func untilBeat(now time.Time, every time.Duration) time.Duration {
 	return now.Truncate(every).Add(every).Sub(now)
 }
 
-// slowly is what changes seldom: it is collected every few minutes, and sent
-// when it is not what the head has.
-type slowly struct {
-	looked             time.Time
-	hardware, packages item
-}
-
-// item is one such thing. Its value is kept only until the head has it.
-type item struct {
-	now      any
-	sum, has [sha256.Size]byte // of what was seen and of what the head has
-}
-
-func (i *item) see(v any) {
-	i.now = v
-	if raw, err := json.Marshal(v); err == nil {
-		i.sum = sha256.Sum256(raw)
+// look takes the built-in parts of the status.
+func (r *Reporter) look(s *Settings) {
+	packages := r.watch.packages
+	r.watch.always(r.Version, time.Duration(r.skew.Load()).Abs() > wire.MaxSkew/2)
+	for _, p := range r.watch.statusParts() {
+		if s.status.takes(p.name) {
+			p.collect()
+		} else {
+			r.status.drop(p.keys...)
+		}
 	}
-}
-
-func (i *item) news() bool { return i.sum != i.has }
-
-// add puts into a report what the head does not have as it is.
-func (s *slowly) add(to *wire.Status, mac string) {
-	if time.Since(s.looked) > slow {
-		s.looked = time.Now()
-		s.hardware.see(Hardware(mac))
-		s.packages.see(packages("/"))
+	if packages != r.watch.packages {
 		debug.FreeOSMemory() // package lists are large for a moment
 	}
-	if s.hardware.news() {
-		to.Hardware = s.hardware.now.(map[string]any)
-	}
-	if s.packages.news() {
-		to.Status["packages"] = s.packages.now
+}
+
+// transmission is what the head has of this node.
+type transmission struct {
+	id       string // of this reporter
+	number   uint64 // of reports
+	last     string // the report that the head took last; "" for none
+	status   uint64 // the newest change of each table that it has
+	hardware uint64
+	whole    time.Time // when all of it is due again
+	said     string    // of what was logged last
+}
+
+func (t *transmission) forget() { t.last, t.status, t.hardware = "", nothing, nothing }
+
+// send makes a report of what the head does not have and sends it. It says no
+// if that should be tried again soon.
+func (r *Reporter) send(ctx context.Context, t *transmission) bool {
+	t.number++
+	report := wire.Status{Report: fmt.Sprintf("%s.%d", t.id, t.number)}
+	status, hardware := uint64(0), t.hardware
+	whole := t.last == "" || time.Now().After(t.whole)
+	if whole {
+		report.Status, report.Keep, status = r.status.whole(t.status)
 	} else {
-		to.Keep = []string{"packages"}
+		report.Since = t.last
+		report.Status, report.Drop, status = r.status.since(t.status)
 	}
+	if fresh, gone, now := r.hardware.since(t.hardware); len(fresh)+len(gone) > 0 {
+		report.Hardware, _, hardware = r.hardware.whole(nothing)
+		hardware = min(hardware, now)
+	}
+	began := time.Now()
+	now, err := r.Send.PutStatus(ctx, report)
+	if ctx.Err() != nil {
+		return true
+	}
+	r.compare(now, began)
+	if err == nil {
+		t.last, t.status, t.hardware, t.said = report.Report, status, hardware, ""
+		if whole {
+			t.whole = time.Now().Add(wholeEvery*3/4 + rand.N(wholeEvery/2))
+		}
+		return true
+	}
+	if err.Error() != t.said {
+		r.Log.Warn("the head did not take the status", "error", err)
+		t.said = err.Error()
+	}
+	refused := (*head.Refused)(nil)
+	if !errors.As(err, &refused) {
+		return false
+	}
+	conflict := refused.Status == http.StatusConflict && t.status != nothing
+	t.forget()
+	return !conflict // it does not have what it was to keep: send all of it
 }
 
-// sent notes that the head has all of it.
-func (s *slowly) sent() {
-	for _, i := range []*item{&s.hardware, &s.packages} {
-		i.has, i.now = i.sum, nil
+// compare finds how far this clock is from the head's, whose answer gives whole
+// seconds.
+func (r *Reporter) compare(head, began time.Time) {
+	if head.IsZero() {
+		return
 	}
+	middle := began.Add(time.Since(began) / 2)
+	skew := head.Add(500 * time.Millisecond).Sub(middle.Round(0))
+	if skew.Abs() < time.Second {
+		skew = 0
+	}
+	r.skew.Store(int64(skew))
 }
 
-// forget makes all of it be collected and sent again.
-func (s *slowly) forget() { *s = slowly{} }
+// fail notes what is wrong with a plugin, "" for nothing, and shows all that is.
+func (r *Reporter) fail(name, problem string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if problem == r.trouble[name] {
+		return
+	}
+	if problem == "" {
+		delete(r.trouble, name)
+	} else {
+		r.trouble[name] = problem
+		r.Log.Warn("a plugin is no good", "plugin", name, "problem", problem)
+	}
+	if len(r.trouble) == 0 {
+		r.status.drop("plugin_errors")
+		return
+	}
+	r.status.put("plugin_errors", r.trouble)
+}
+
+// publish makes the values of a plugin entries of a table, in place of those
+// that it had. It names those that are not its own to set.
+func (r *Reporter) publish(t *table, plugin string, values map[string]json.RawMessage, reserved func(key string) bool) (problem string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	owners := r.owners[t]
+	for key, owner := range owners {
+		if _, ok := values[key]; owner == plugin && !ok {
+			t.drop(key)
+			delete(owners, key)
+		}
+	}
+	var not []string
+	for key, value := range values {
+		owner, taken := owners[key]
+		if taken && owner != plugin || reserved(key) || !t.set(key, value) {
+			not = append(not, key)
+			continue
+		}
+		owners[key] = plugin
+	}
+	if len(not) == 0 {
+		return ""
+	}
+	slices.Sort(not)
+	return clip(fmt.Sprintf("it must not set %v: they are others', or too much", not), maxReason)
+}

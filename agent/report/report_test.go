@@ -18,28 +18,51 @@ import (
 	"muster/shared/wire"
 )
 
+// values gives a table's entries as they come to a head.
+func values(t *testing.T, table *table) map[string]any {
+	t.Helper()
+	all, _, _ := table.whole(nothing)
+	raw, err := json.Marshal(all)
+	if err != nil || len(raw) > 512<<10 {
+		t.Fatalf("%d bytes, %v", len(raw), err)
+	}
+	out := map[string]any{}
+	if err := json.Unmarshal(raw, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func takesAll(string) bool { return true }
+
 func TestHardwareOfThisMachine(t *testing.T) {
-	h := Hardware("52:54:00:12:34:56")
+	i := inventory{t: newTable(), root: "/", mac: "52:54:00:12:34:56"}
+	i.look(t.Context(), takesAll)
+	h := values(t, i.t)
 	if h["mac"] != "52:54:00:12:34:56" {
 		t.Errorf("mac %v", h["mac"])
 	}
-	if h["cpu_count"] != runtime.NumCPU() {
+	if h["cpu_count"] != float64(runtime.NumCPU()) {
 		t.Errorf("cpu_count %v, want %d", h["cpu_count"], runtime.NumCPU())
 	}
-	kib, _ := h["ram_total"].(uint64)
-	if raw, _ := os.ReadFile("/proc/meminfo"); !strings.Contains(string(raw), strings.TrimSpace(formatKiB(kib))) {
-		t.Errorf("ram_total %d is not MemTotal of /proc/meminfo", kib)
+	kib, _ := h["ram_total"].(float64)
+	if raw, _ := os.ReadFile("/proc/meminfo"); !strings.Contains(string(raw), strings.TrimSpace(formatKiB(uint64(kib)))) {
+		t.Errorf("ram_total %v is not MemTotal of /proc/meminfo", kib)
 	}
 	for _, key := range []string{"cpu_arch", "cpu_model"} {
 		if s, _ := h[key].(string); s == "" {
 			t.Errorf("%s is %v", key, h[key])
 		}
 	}
-	raw, err := json.Marshal(h)
-	if err != nil {
-		t.Fatal(err)
+	_, _, before := i.t.since(nothing)
+	i.look(t.Context(), takesAll)
+	if fresh, gone, _ := i.t.since(before); len(fresh)+len(gone) > 0 {
+		t.Errorf("nothing changed, and yet %v and %v did", fresh, gone)
 	}
-	t.Logf("%d bytes", len(raw))
+	i.look(t.Context(), func(part string) bool { return part == "memory" })
+	if h := values(t, i.t); len(h) != 1 || h["ram_total"] == nil {
+		t.Errorf("of the memory alone there is %v", h)
+	}
 }
 
 func formatKiB(n uint64) string {
@@ -48,18 +71,31 @@ func formatKiB(n uint64) string {
 }
 
 func TestStatusOfThisMachine(t *testing.T) {
-	s := Status("test")
-	for _, key := range []string{"uptime", "load_avg", "ram_free", "ram_available", "kernel", "boot_id", "filesystems", "network", "os", "hostname"} {
+	r := New(Config{Version: "test", Log: slog.New(slog.DiscardHandler)})
+	r.look(r.settings.Load())
+	s := values(t, r.status)
+	for _, key := range []string{"time", "uptime", "load_avg", "ram_free", "ram_available", "kernel", "boot_id", "filesystems", "network", "os", "hostname", "users", "modules", "packages"} {
 		if s[key] == nil || s[key] == "" {
 			t.Errorf("%s is missing", key)
 		}
 	}
+	if load, _ := s["load_avg"].([]any); len(load) != 3 {
+		t.Errorf("load_avg %v", s["load_avg"])
+	}
+	if len(s["packages"].(map[string]any)) < 10 {
+		t.Errorf("packages %v", s["packages"])
+	}
 	root, _ := s["filesystems"].(map[string]any)["/"].(map[string]any)
-	if total, _ := root["total_kib"].(uint64); total == 0 {
+	if total, _ := root["total_kib"].(float64); total == 0 {
 		t.Errorf("the root file system is %v", root)
 	}
-	if raw, err := json.Marshal(s); err != nil || len(raw) > 64<<10 {
-		t.Errorf("%d bytes, %v", len(raw), err)
+	_, _, before := r.status.since(nothing)
+	r.look(r.settings.Load())
+	fresh, _, _ := r.status.since(before)
+	for _, key := range []string{"packages", "modules", "kernel", "users", "os", "boot_id"} {
+		if fresh[key] != nil {
+			t.Errorf("%s is sent again", key)
+		}
 	}
 }
 
@@ -67,7 +103,7 @@ func TestRunSendsHardwareOnceAndAgainToANewHead(t *testing.T) {
 	h := headtest.New(t)
 	c := head.New(h.HTTP, head.Dialer{}, nil)
 	defer c.Close()
-	r := New(c, "test", "", slog.New(slog.DiscardHandler))
+	r := New(Config{Send: c, Version: "test", Log: slog.New(slog.DiscardHandler)})
 	r.every.Store(int64(100 * time.Millisecond))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -75,8 +111,8 @@ func TestRunSendsHardwareOnceAndAgainToANewHead(t *testing.T) {
 	if s := h.WaitStatus(1); s.Hardware["cpu_count"] == nil || s.Status["kernel"] == nil {
 		t.Errorf("first report: %v", s)
 	}
-	if s := h.WaitStatus(2); s.Hardware != nil || s.Status["kernel"] == nil {
-		t.Errorf("second report has hardware: %v", s.Hardware)
+	if s := h.WaitStatus(2); s.Hardware != nil || s.Status["time"] == nil || s.Status["kernel"] != nil || s.Since == "" {
+		t.Errorf("second report: %v", s)
 	}
 	r.Every(0)
 	for n := 3; ; n++ {
@@ -90,29 +126,30 @@ func TestRunSendsHardwareOnceAndAgainToANewHead(t *testing.T) {
 
 // flaky takes nothing at first.
 type flaky struct {
-	mu   sync.Mutex
-	fail int
-	with error // how it fails; the head is away where nil
-	got  chan wire.Status
+	mu    sync.Mutex
+	fail  int
+	with  error // how it fails; the head is away where nil
+	got   chan wire.Status
+	clock time.Time
 }
 
-func (f *flaky) PutStatus(_ context.Context, s wire.Status) error {
+func (f *flaky) PutStatus(_ context.Context, s wire.Status) (time.Time, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail--; f.fail >= 0 {
 		if f.with != nil {
 			f.got <- s
-			return f.with
+			return f.clock, f.with
 		}
-		return errors.New("head is away")
+		return f.clock, errors.New("head is away")
 	}
 	f.got <- s
-	return nil
+	return f.clock, nil
 }
 
 func TestUnsentHardwareIsSentLater(t *testing.T) {
 	f := &flaky{fail: 1, got: make(chan wire.Status, 10)}
-	r := New(f, "test", "", slog.New(slog.DiscardHandler))
+	r := New(Config{Send: f, Version: "test", Log: slog.New(slog.DiscardHandler)})
 	r.every.Store(int64(50 * time.Millisecond))
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -122,41 +159,52 @@ func TestUnsentHardwareIsSentLater(t *testing.T) {
 	}
 }
 
-// Packages come once, and again to a head that says it has none to keep.
-func TestPackagesAreKept(t *testing.T) {
-	f := &flaky{got: make(chan wire.Status, 10)}
-	r := New(f, "test", "", slog.New(slog.DiscardHandler))
+// What did not change comes once, and again to a head that does not have what
+// a report builds on.
+func TestOnlyChangesTravel(t *testing.T) {
+	f := &flaky{got: make(chan wire.Status, 10), clock: time.Now().Add(-30 * time.Hour)}
+	r := New(Config{Send: f, Version: "test", Log: slog.New(slog.DiscardHandler)})
 	r.every.Store(int64(50 * time.Millisecond))
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go r.Run(ctx)
-	sends := func(s wire.Status) bool { return s.Status["packages"] != nil }
-	keeps := func(s wire.Status) bool { return slices.Equal(s.Keep, []string{"packages"}) }
-	if s := <-f.got; !sends(s) || keeps(s) {
-		t.Errorf("the first report keeps %v", s.Keep)
+	first := <-f.got
+	if first.Status["packages"] == nil || first.Hardware == nil || first.Since != "" || first.Status["time"] == nil {
+		t.Errorf("the first report is no whole one: since %q, keeps %v", first.Since, first.Keep)
 	}
-	if s := <-f.got; sends(s) || !keeps(s) {
-		t.Errorf("the second report keeps %v", s.Keep)
+	second := <-f.got
+	if second.Status["packages"] != nil || second.Hardware != nil || second.Since != first.Report || !slices.Equal(second.Drop, []string{"time"}) {
+		t.Errorf("the second report is since %q and drops %v", second.Since, second.Drop) // the clock is known to be wrong by now
 	}
 	f.mu.Lock()
-	f.fail, f.with = 1, &head.Refused{Status: 409, Reason: "nothing to keep"}
+	f.fail, f.with = 1, &head.Refused{Status: 409, Reason: "nothing to build on"}
 	f.mu.Unlock()
 	for { // what was under way, the one that is refused, and then all again
-		if s := <-f.got; sends(s) {
+		if s := <-f.got; s.Status["packages"] != nil && s.Hardware != nil && s.Since == "" {
+			break
+		}
+	}
+	r.Set("init", 5)
+	for s := range f.got {
+		if raw, _ := json.Marshal(s.Status["init"]); string(raw) == "5" {
 			break
 		}
 	}
 }
 
 func TestBeatIsAligned(t *testing.T) {
-	r := New(nil, "", "", nil)
+	r := New(Config{Log: slog.New(slog.DiscardHandler)})
 	now := time.Unix(1000, 3e8)
-	if next := now.Add(r.untilBeat(now)); !next.Equal(time.Unix(1010, 0)) {
+	if next := now.Add(untilBeat(now, r.beat())); !next.Equal(time.Unix(1010, 0)) {
 		t.Errorf("next beat at %v", next)
 	}
 	r.Every(60)
-	if next := now.Add(r.untilBeat(now)); !next.Equal(time.Unix(1020, 0)) {
+	if next := now.Add(untilBeat(now, r.beat())); !next.Equal(time.Unix(1020, 0)) {
 		t.Errorf("next beat at %v", next)
+	}
+	r.Configure(ParseSettings(map[string]json.RawMessage{"_status_secs": json.RawMessage("20")}))
+	if r.beat() != 20*time.Second {
+		t.Errorf("with an attribute the beat is %v", r.beat())
 	}
 }
 

@@ -1,17 +1,16 @@
 package report
 
 import (
-	"bufio"
-	"os"
+	"bytes"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/shirou/gopsutil/v3/disk"
 	"github.com/shirou/gopsutil/v3/host"
-	"github.com/shirou/gopsutil/v3/load"
-	"github.com/shirou/gopsutil/v3/mem"
-	gonet "github.com/shirou/gopsutil/v3/net"
+	"golang.org/x/sys/unix"
+
+	"muster/shared/wire"
 )
 
 // Bounds on what is listed; a node with more is reported without the rest.
@@ -22,102 +21,195 @@ const (
 	maxModules     = 512
 )
 
-// Status is how the node is at this moment. What cannot be found out is left
-// out.
-func Status(version string) map[string]any {
-	s := map[string]any{
-		"agent_version": version,
-		"time":          float64(time.Now().UnixMilli()) / 1000,
-		"kernel":        firstLine("/proc/sys/kernel/osrelease"),
-		"boot_id":       BootID(),
+// watcher looks at how the node is. What is read at each beat is read from open
+// files; what changes seldom only when the kernel or a file's stamp says so.
+type watcher struct {
+	t   *table
+	buf []byte
+
+	uptime, load, memory, network procFile
+	mounts                        mountTable
+	modules                       uint64 // links of /sys/module
+	users, release                stamp
+	packages                      packageLists
+}
+
+func newWatcher(t *table) *watcher {
+	return &watcher{
+		t: t, buf: make([]byte, 8<<10),
+		uptime: procFile{path: "/proc/uptime"}, load: procFile{path: "/proc/loadavg"},
+		memory: procFile{path: "/proc/meminfo"}, network: procFile{path: "/proc/net/dev"},
 	}
-	if up, err := host.Uptime(); err == nil {
-		s["uptime"] = up
+}
+
+// statusParts are the built-in status plugins, and the keys of each.
+func (w *watcher) statusParts() []part {
+	return []part{
+		{"load", []string{"load_avg"}, w.loads},
+		{"memory", []string{"ram_free", "ram_available", "ram_cached", "swap_free", "swap_total"}, w.memories},
+		{"system", []string{"os", "os_version", "hostname", "kernel"}, w.system},
+		{"modules", []string{"modules"}, w.loaded},
+		{"packages", []string{"packages"}, w.installed},
+		{"filesystems", []string{"filesystems"}, w.filesystems},
+		{"network", []string{"network"}, w.counters},
+		{"users", []string{"users"}, w.loggedIn},
 	}
-	if l, err := load.Avg(); err == nil {
-		s["load_avg"] = []float64{l.Load1, l.Load5, l.Load15}
+}
+
+// forget makes everything be looked at anew: other parts may be chosen.
+func (w *watcher) forget() {
+	w.modules, w.users, w.release, w.packages = 0, stamp{}, stamp{}, packageLists{}
+}
+
+// part is a built-in plugin.
+type part struct {
+	name    string
+	keys    []string
+	collect func()
+}
+
+// always is what no choice of plugins leaves out. With a clock that is known to
+// be wrong the node's time is left out.
+func (w *watcher) always(version string, wrong bool) {
+	w.t.text("agent_version", version)
+	if !w.t.has("boot_id") {
+		w.t.text("boot_id", BootID())
 	}
-	if m, err := mem.VirtualMemory(); err == nil {
-		s["ram_free"], s["ram_available"] = m.Free/1024, m.Available/1024
-		s["ram_cached"], s["swap_free"], s["swap_total"] = m.Cached/1024, m.SwapFree/1024, m.SwapTotal/1024
+	if up, _ := digits(w.uptime.read(&w.buf)); up > 0 {
+		w.t.uint("uptime", up)
 	}
-	release := osRelease()
-	s["os"], s["os_version"] = release["PRETTY_NAME"], release["VERSION_ID"]
-	s["hostname"], _ = os.Hostname()
-	s["modules"] = modules()
-	s["filesystems"] = filesystems()
-	s["network"] = counters()
-	s["users"] = users()
-	return s
+	if wrong {
+		w.t.drop(wire.KeyTime)
+		return
+	}
+	w.t.set(wire.KeyTime, strconv.AppendFloat(nil, float64(time.Now().UnixMilli())/1000, 'f', -1, 64))
 }
 
 // BootID is a UUID that the kernel makes at each boot.
 func BootID() string { return firstLine("/proc/sys/kernel/random/boot_id") }
 
-// modules are the names of the loaded kernel modules.
-func modules() []string {
+// loads copies the three numbers, as the kernel writes them.
+func (w *watcher) loads() {
+	f := bytes.Fields(w.load.read(&w.buf))
+	if len(f) < 3 {
+		return
+	}
+	w.t.set("load_avg", []byte("["+string(f[0])+","+string(f[1])+","+string(f[2])+"]"))
+}
+
+func (w *watcher) memories() {
+	lines(w.memory.read(&w.buf), func(line []byte) {
+		name, value, _ := bytes.Cut(line, []byte{':'})
+		key := ""
+		switch string(name) {
+		case "MemFree":
+			key = "ram_free"
+		case "MemAvailable":
+			key = "ram_available"
+		case "Cached":
+			key = "ram_cached"
+		case "SwapFree":
+			key = "swap_free"
+		case "SwapTotal":
+			key = "swap_total"
+		default:
+			return
+		}
+		n, _ := digits(value)
+		w.t.uint(key, n)
+	})
+}
+
+func (w *watcher) system() {
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		w.t.text("kernel", unix.ByteSliceToString(u.Release[:]))
+		w.t.text("hostname", unix.ByteSliceToString(u.Nodename[:]))
+	}
+	if now := stampOf("/etc/os-release"); now != w.release || w.release == (stamp{}) {
+		w.release = now
+		release := osRelease()
+		w.t.text("os", release["PRETTY_NAME"])
+		w.t.text("os_version", release["VERSION_ID"])
+	}
+}
+
+// loaded are the names of the kernel's modules. The kernel counts them in the
+// links of their directory.
+func (w *watcher) loaded() {
+	var st unix.Stat_t
+	if unix.Stat("/sys/module", &st) != nil {
+		st.Nlink = 0
+	}
+	now := uint64(st.Nlink)
+	if now == w.modules && now != 0 {
+		return
+	}
+	w.modules = now
 	names := []string{}
 	eachLine("/proc/modules", func(line string) bool {
 		name, _, _ := strings.Cut(line, " ")
 		names = append(names, name)
 		return len(names) < maxModules
 	})
-	return names
+	w.t.put("modules", names)
 }
 
-// filesystems are the mounted real ones and the root, by mount point. A network
-// file system is not asked: a dead server must not hold the report up.
-func filesystems() map[string]any {
-	out := map[string]any{}
-	parts, err := disk.Partitions(false)
-	if err != nil {
-		return out
+func (w *watcher) installed() {
+	if list, changed := w.packages.look("/"); changed && (len(list) > 0 || rpmStamp("/") == (stamp{})) {
+		w.t.put("packages", list)
 	}
-	parts = append(parts, disk.PartitionStat{Mountpoint: "/"})
-	for _, p := range parts {
-		if _, ok := out[p.Mountpoint]; ok || p.Fstype == "squashfs" || len(out) == maxFilesystems {
-			continue
-		}
-		if u, err := disk.Usage(p.Mountpoint); err == nil {
-			out[p.Mountpoint] = map[string]any{
-				"type": u.Fstype, "device": p.Device,
-				"total_kib": u.Total / 1024, "free_kib": u.Free / 1024, "inodes_free": u.InodesFree,
-			}
-		}
-	}
-	return out
 }
+
+func (w *watcher) filesystems() { w.t.put("filesystems", w.mounts.usage()) }
 
 // counters are what the interfaces have moved since they came up.
-func counters() map[string]any {
-	out := map[string]any{}
-	all, err := gonet.IOCounters(true)
-	if err != nil {
-		return out
-	}
-	for _, c := range all {
-		if c.Name == "lo" || len(out) == maxInterfaces {
-			continue
+func (w *watcher) counters() {
+	out := append(w.buf[:0:0], '{')
+	count := 0
+	lines(w.network.read(&w.buf), func(line []byte) {
+		name, values, ok := bytes.Cut(line, []byte{':'})
+		name = bytes.TrimSpace(name)
+		if !ok || string(name) == "lo" || count == maxInterfaces || bytes.ContainsAny(name, `"\`) {
+			return
 		}
-		out[c.Name] = map[string]any{
-			"rx_bytes": c.BytesRecv, "tx_bytes": c.BytesSent, "rx_packets": c.PacketsRecv, "tx_packets": c.PacketsSent,
-			"rx_errors": c.Errin, "tx_errors": c.Errout, "rx_dropped": c.Dropin, "tx_dropped": c.Dropout,
+		var n [16]uint64
+		for i := range n {
+			n[i], values = digits(values)
 		}
-	}
-	return out
+		if count++; count > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, '"'), name...), `":{`...)
+		for i, c := range []struct {
+			key    string
+			column int
+		}{{"rx_bytes", 0}, {"tx_bytes", 8}, {"rx_packets", 1}, {"tx_packets", 9}, {"rx_errors", 2}, {"tx_errors", 10}, {"rx_dropped", 3}, {"tx_dropped", 11}} {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = append(append(append(out, '"'), c.key...), `":`...)
+			out = strconv.AppendUint(out, n[c.column], 10)
+		}
+		out = append(out, '}')
+	})
+	w.t.set("network", append(out, '}'))
 }
 
-// users are who is logged in, from utmp where the system has one.
-func users() []any {
+// loggedIn is who is, from utmp where the system has one.
+func (w *watcher) loggedIn() {
+	now := stampOf("/run/utmp")
+	if now == w.users && w.t.has("users") {
+		return
+	}
+	w.users = now
 	out := []any{}
-	all, err := host.Users()
-	if err != nil {
-		return out
+	if all, err := host.Users(); err == nil {
+		for _, u := range all[:min(len(all), maxUsers)] {
+			out = append(out, map[string]any{"user": u.User, "terminal": u.Terminal, "from": u.Host, "since": u.Started})
+		}
 	}
-	for _, u := range all[:min(len(all), maxUsers)] {
-		out = append(out, map[string]any{"user": u.User, "terminal": u.Terminal, "from": u.Host, "since": u.Started})
-	}
-	return out
+	w.t.put("users", out)
 }
 
 // osRelease is /etc/os-release.
@@ -133,25 +225,4 @@ func osRelease() map[string]string {
 		out["PRETTY_NAME"] = runtime.GOOS
 	}
 	return out
-}
-
-func firstLine(file string) string {
-	line := ""
-	eachLine(file, func(s string) bool { line = strings.TrimSpace(s); return false })
-	return line
-}
-
-// eachLine calls fn for the lines of a file until it says false. A file that
-// is not there has none.
-func eachLine(file string, fn func(string) bool) {
-	f, err := os.Open(file)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if !fn(s.Text()) {
-			return
-		}
-	}
 }

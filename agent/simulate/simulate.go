@@ -131,7 +131,7 @@ func (a *agent) report(ctx context.Context, to *head.Client) {
 		case <-next:
 		}
 		status := wire.Status{Hardware: hardware, Status: map[string]any{"simulated": true, "load_avg": []float64{0, 0, 0}, "agent": a.Version, "boot_id": a.bootID}}
-		if to.PutStatus(ctx, status) == nil {
+		if _, err := to.PutStatus(ctx, status); err == nil {
 			hardware = nil // what does not change is not sent again
 		}
 		every := time.Duration(a.every.Load())

@@ -282,7 +282,8 @@ func wait(ctx context.Context) error {
 	return nil
 }
 
-// follow tells the fleet which nodes are gone.
+// follow tells the fleet which nodes are gone, and which may have other
+// attributes.
 func (h *Head) follow(ctx context.Context) error {
 	h.fleet.Prune()
 	for change, err := range h.reg.Changes(ctx, h.reg.Revision()) {
@@ -295,6 +296,7 @@ func (h *Head) follow(ctx context.Context) error {
 		if change.Kind == object.KindNode && change.New == nil {
 			h.fleet.Forget(change.UID)
 		}
+		h.fleet.AttributesChanged(change.Kind, change.UID)
 	}
 	return nil
 }

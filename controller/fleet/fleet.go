@@ -12,13 +12,13 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"hash/maphash"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
 	"muster/controller/store"
-	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/wire"
 )
@@ -78,35 +78,43 @@ type Fleet struct {
 	nodes map[string]*node
 	// windows finds the node whose boot is open at an address; entries of
 	// closed ones are removed when they are met.
-	windows map[netip.Addr]string
-	dirty   map[string]bool // UIDs to be written behind
-	seq     uint64          // number of state changes, for those who wait
-	moved   chan struct{}   // closed and replaced when seq grows
-	history []StateChange   // the newest changes
-	tally   tally
-	wake    chan struct{} // tells the writer that there is something dirty
+	windows          map[netip.Addr]string
+	dirty            map[string]bool // UIDs to be written behind
+	seq              uint64          // number of state changes, for those who wait
+	moved            chan struct{}   // closed and replaced when seq grows
+	history          []StateChange   // the newest changes
+	tally            tally
+	reports, refused uint64 // counts since the start
+	push             push
+	seed             maphash.Seed  // of hashes of what was written
+	wake             chan struct{} // tells the writer that there is something dirty
 }
 
 // node is what is known of one. It is guarded by Fleet.mu.
 type node struct {
-	hardware, status json.RawMessage
-	reported         time.Time
-	boots            []boot
-	identity         identity
-	link             *link
-	was              string    // state when last looked at, to notice changes
-	since            time.Time // of that state
-	counted          time.Time // until when its time in that state is in the tally
-	bootID           string    // kernel's boot ID of the newest link
-	short            shortStatus
-	shown            []byte // short as JSON
+	hardware json.RawMessage
+	status   section
+	report   string // the name of the last one, for reports of what changed since
+	reported time.Time
+	notes    []note
+	changes  []Change // of its state
+	written  written
+	boots    []boot
+	identity identity
+	link     *link
+	was      string    // state when last looked at, to notice changes
+	since    time.Time // of that state
+	counted  time.Time // until when its time in that state is in the tally
+	bootID   string    // kernel's boot ID of the newest link
+	short    shortStatus
+	shown    []byte // short as JSON
 }
 
 // Open loads what was known when the head last ran.
 func Open(ctx context.Context, opt Options) (*Fleet, error) {
 	f := &Fleet{
 		opt: opt, started: opt.Now(), nodes: map[string]*node{}, windows: map[netip.Addr]string{}, dirty: map[string]bool{},
-		moved: make(chan struct{}), wake: make(chan struct{}, 1),
+		moved: make(chan struct{}), wake: make(chan struct{}, 1), push: newPush(), seed: maphash.MakeSeed(),
 	}
 	return f, f.load(ctx)
 }
@@ -210,14 +218,8 @@ func (f *Fleet) Status(uid string) (map[string]any, error) {
 	defer f.mu.Unlock()
 	out := map[string]any{}
 	if n := f.nodes[uid]; n != nil {
-		if n.status != nil {
-			sections := map[string]json.RawMessage{}
-			if err := json.Unmarshal(n.status, &sections); err != nil {
-				return nil, err
-			}
-			for key, value := range sections {
-				out[key] = value
-			}
+		for key, value := range n.status.entries {
+			out[key] = value
 		}
 		if !n.reported.IsZero() {
 			out["reported"] = seconds(n.reported)
@@ -231,80 +233,6 @@ func (f *Fleet) Status(uid string) (map[string]any, error) {
 		out["reason"] = short.Reason
 	}
 	return out, nil
-}
-
-// Bounds on what a node may report, per section.
-const (
-	maxSection     = 1 << 20 // bytes of JSON
-	maxSectionKeys = 1000
-)
-
-// Report takes what a node sent. Each section that is not nil replaces that
-// section whole, but for the entries of the status that keep names: these stay
-// as they are, so that what is long and seldom changes is sent once. A section
-// that breaks a bound is refused, and so is keeping what is not there
-// (Conflict: send all of it); nothing changes then.
-func (f *Fleet) Report(uid string, status, hardware json.RawMessage, keep []string) error {
-	entries, err := section("status", status)
-	if err != nil {
-		return err
-	}
-	if _, err := section("hardware", hardware); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.get(uid)
-	if len(keep) > 0 {
-		if status, err = n.kept(entries, keep); err != nil {
-			return err
-		}
-	}
-	if status != nil {
-		n.status, n.reported = status, f.opt.Now()
-	}
-	if hardware != nil {
-		n.hardware = hardware
-	}
-	f.touch(uid, n)
-	return nil
-}
-
-func section(name string, raw json.RawMessage) (map[string]json.RawMessage, error) {
-	if raw == nil {
-		return nil, nil
-	}
-	var entries map[string]json.RawMessage
-	if json.Unmarshal(raw, &entries) != nil || entries == nil {
-		return nil, fault.Invalidf("%s: must be a JSON object.", name)
-	}
-	if len(raw) > maxSection || len(entries) > maxSectionKeys {
-		return nil, fault.New(fault.TooLarge, "%s: %d bytes with %d keys are too much, at most %d and %d are taken.", name, len(raw), len(entries), maxSection, maxSectionKeys)
-	}
-	return entries, nil
-}
-
-// kept adds entries of the status as it was to a new one.
-func (n *node) kept(entries map[string]json.RawMessage, keep []string) (json.RawMessage, error) {
-	if entries == nil {
-		return nil, fault.Invalidf("keep: there is no status to keep something in.")
-	}
-	old, err := section("status", n.status)
-	if err != nil {
-		return nil, err
-	}
-	for _, key := range keep {
-		value, ok := old[key]
-		if !ok {
-			return nil, fault.New(fault.Conflict, "keep: this head has no status %q of the node: send it.", key)
-		}
-		entries[key] = value
-	}
-	raw, err := json.Marshal(entries)
-	if err == nil && (len(raw) > maxSection || len(entries) > maxSectionKeys) {
-		err = fault.New(fault.TooLarge, "status: %d bytes with %d keys are too much, at most %d and %d are taken.", len(raw), len(entries), maxSection, maxSectionKeys)
-	}
-	return raw, err
 }
 
 // Forget drops a deleted node and cuts its link.

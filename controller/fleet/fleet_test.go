@@ -120,7 +120,7 @@ func TestTimelineIsBounded(t *testing.T) {
 		h.Fleet.Stamp(uid, wire.Step{Step: "firmware"})
 	}
 	entries = h.Fleet.Timeline(uid)
-	if len(entries) != 20 || entries[0].Boot != 42 || entries[19].Boot != 51 {
+	if len(entries) != 40 || entries[0].Boot != 32 || entries[39].Boot != 51 {
 		t.Errorf("%d steps are kept, from boot %d to %d", len(entries), entries[0].Boot, entries[len(entries)-1].Boot)
 	}
 }

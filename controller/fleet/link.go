@@ -2,10 +2,12 @@ package fleet
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -22,6 +24,12 @@ import (
 type link struct {
 	session *yamux.Session
 	inImage bool
+	takes   bool // attributes
+	proven  bool // by a certificate
+	// pushing says that attributes are on their way; who set it may use sent, the
+	// hash of those that the node has.
+	pushing atomic.Bool
+	sent    [sha256.Size]byte
 }
 
 // helloTime bounds the first messages of a link, maxHello their size, and
@@ -59,7 +67,7 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer session.Close()
-	l := &link{session: session, inImage: hello.InImage}
+	l := &link{session: session, inImage: hello.InImage, takes: hello.InImage && hello.Version >= 2, proven: r.TLS != nil && len(r.TLS.PeerCertificates) > 0}
 	if !f.attach(uid, serial, l, hello) {
 		return nil
 	}
@@ -136,6 +144,7 @@ func (f *Fleet) attach(uid, serial string, l *link, hello wire.Hello) bool {
 	}
 	f.touch(uid, n)
 	f.mu.Unlock()
+	f.push.want(uid)
 	if old != nil {
 		old.session.Close()
 	}
@@ -223,6 +232,7 @@ func (f *Fleet) Routes() []api.Route {
 		{Method: "PUT", Path: api.Root + "/node/putattribs", Permission: kind.NodeOnly, Doc: "Add to the attributes of the asking node.", Handler: f.putOwnAttributes, Body: map[string]any{}, Answer: api.Nothing{}},
 		{Method: "POST", Path: api.Root + "/node/putattribs", Permission: "NodesWrite", Doc: "Add to the attributes of the node that uid names.", Handler: f.putAttributes, Body: map[string]any{}, Answer: api.Nothing{}},
 		{Method: "GET", Path: node + "status", Permission: "NodesRead", Doc: "All that the node last reported, and its state.", Handler: f.getStatus, Answer: map[string]any{}},
+		{Method: "GET", Path: node + "state", Permission: "NodesRead", Doc: "The node's state, and when and why it got into the last fifty.", Handler: f.getState, Answer: stateHistory{}},
 		{Method: "GET", Path: node + "timeline", Permission: "NodesRead", Doc: "The steps of the node's boots, oldest first.", Handler: f.getTimeline, Answer: []Entry{}},
 		{Method: "DELETE", Path: node + "identity", Permission: "NodesWrite", Doc: "Make the node's certificate invalid; its address speaks for it again.", Handler: f.deleteIdentity, Answer: api.Nothing{}},
 		{Method: "GET", Path: api.Root + "/nodes/states", Permission: "NodesRead", Doc: "Every node's state by name; ?after=SEQ waits for a change.", Handler: f.getStates,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -30,7 +32,16 @@ type record struct {
 	State    string    `json:"state,omitempty"`
 	Since    time.Time `json:"since,omitzero"`
 	Reported time.Time `json:"reported,omitzero"`
+	Notes    []note    `json:"notes,omitempty"`
+	Changes  []Change  `json:"changes,omitempty"`
 }
+
+// bulky is from how many bytes on entries of a status are kept apart from the
+// others: they change seldom, and are not written again with each report.
+const bulky = 1 << 10
+
+// written is what the disk has of the sections that seldom change, as hashes.
+type written struct{ bulk, hardware uint64 }
 
 func (f *Fleet) load(ctx context.Context) error {
 	return f.opt.Store.View(ctx, func(tx store.Tx) error {
@@ -44,10 +55,22 @@ func (f *Fleet) load(ctx context.Context) error {
 			uid, section, _ := strings.Cut(strings.TrimPrefix(pair.Key, prefix), "/")
 			n := f.get(uid)
 			switch section {
-			case "status":
-				n.status = pair.Value
+			case "status", "bulk":
+				var entries map[string]json.RawMessage
+				if err := json.Unmarshal(pair.Value, &entries); err != nil {
+					return err
+				}
+				if n.status.entries == nil {
+					n.status.entries = entries
+				} else {
+					maps.Copy(n.status.entries, entries)
+				}
+				n.status = newSection(n.status.entries)
+				if section == "bulk" {
+					n.written.bulk = f.hash(pair.Value)
+				}
 			case "hardware":
-				n.hardware = pair.Value
+				n.hardware, n.written.hardware = pair.Value, f.hash(pair.Value)
 			case "node":
 				var r record
 				if err := json.Unmarshal(pair.Value, &r); err != nil {
@@ -57,6 +80,7 @@ func (f *Fleet) load(ctx context.Context) error {
 					f.windows[addr] = uid
 				}
 				n.boots, n.identity, n.was, n.since, n.reported = r.Boots, r.Identity, r.State, r.Since, r.Reported
+				n.notes, n.changes = r.Notes, r.Changes
 			}
 		}
 		return nil
@@ -67,6 +91,7 @@ func (f *Fleet) load(ctx context.Context) error {
 func (f *Fleet) Run(ctx context.Context) error {
 	counting := f.keepTally(ctx)
 	counting.Go(func() { f.lookAround(ctx) })
+	counting.Go(func() { f.keepPushing(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,11 +145,13 @@ func (f *Fleet) save(ctx context.Context, uids ...string) error {
 	if len(uids) == 0 {
 		return nil
 	}
+	var hashes map[string]written
 	_, err := f.opt.Store.Update(ctx, func(tx store.Tx) error {
-		values, err := f.records(uids)
+		values, now, err := f.records(uids)
 		if err != nil {
 			return err
 		}
+		hashes = now
 		for key, value := range values {
 			if value == nil {
 				err = tx.Delete(key)
@@ -137,26 +164,54 @@ func (f *Fleet) save(ctx context.Context, uids ...string) error {
 		}
 		return nil
 	})
+	if err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for uid, is := range hashes {
+			if n := f.nodes[uid]; n != nil {
+				n.written = is
+			}
+		}
+	}
 	return err
 }
 
-// records gives what is to be stored of some nodes, nil for what is not to be.
-func (f *Fleet) records(uids []string) (map[string][]byte, error) {
-	values := make(map[string][]byte, 3*len(uids))
+// records gives what is to be stored of some nodes, nil for what is not to be,
+// and the hashes of what the disk has then.
+func (f *Fleet) records(uids []string) (values map[string][]byte, hashes map[string]written, err error) {
+	values, hashes = make(map[string][]byte, 3*len(uids)), make(map[string]written, len(uids))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, uid := range uids {
 		key := prefix + uid + "/"
 		n := f.nodes[uid]
 		if n == nil {
-			values[key+"node"], values[key+"status"], values[key+"hardware"] = nil, nil, nil
+			values[key+"node"], values[key+"status"], values[key+"hardware"], values[key+"bulk"] = nil, nil, nil, nil
 			continue
 		}
-		raw, err := json.Marshal(record{n.boots, n.identity, n.was, n.since, n.reported})
+		raw, err := json.Marshal(record{n.boots, n.identity, n.was, n.since, n.reported, n.notes, n.changes})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		values[key+"node"], values[key+"status"], values[key+"hardware"] = raw, n.status, n.hardware
+		values[key+"node"] = raw
+		small, bulk := n.status.parts()
+		is := written{f.hash(bulk), f.hash(n.hardware)}
+		values[key+"status"] = small
+		if is.bulk != n.written.bulk {
+			values[key+"bulk"] = bulk
+		}
+		if is.hardware != n.written.hardware {
+			values[key+"hardware"] = n.hardware
+		}
+		hashes[uid] = is
 	}
-	return values, nil
+	return values, hashes, nil
+}
+
+// hash tells one value of a section from another; 0 is that of none.
+func (f *Fleet) hash(raw []byte) uint64 {
+	if raw == nil {
+		return 0
+	}
+	return maphash.Bytes(f.seed, raw)
 }

@@ -91,7 +91,7 @@ func TestLateWrite(t *testing.T) {
 	key, _ := f.Mint("u", addr)
 	d.slow.Store(true)
 	stop := run(t, f)
-	if err := f.Report("u", json.RawMessage(`{"a":1}`), nil, nil); err != nil {
+	if err := f.Report("u", fleet.Report{Status: json.RawMessage(`{"a":1}`)}); err != nil {
 		t.Fatal(err)
 	}
 	<-d.asked
@@ -140,7 +140,7 @@ func TestFullDisk(t *testing.T) {
 	failed := make(chan struct{}, 1)
 	f = open(t, &told{d, failed})
 	stop := run(t, f)
-	if err := f.Report("u", json.RawMessage(`{"a":1}`), nil, nil); err != nil {
+	if err := f.Report("u", fleet.Report{Status: json.RawMessage(`{"a":1}`)}); err != nil {
 		t.Fatal(err)
 	}
 	<-failed

@@ -65,6 +65,11 @@ func (f *Fleet) serveStep(w http.ResponseWriter, r *http.Request) error {
 		return fault.Invalidf("step: %q is not a step that an agent stamps.", s.Step)
 	}
 	uid := api.CallerOf(r.Context()).Node
+	if s.Step == wire.StepInit {
+		f.opt.Log.Warn("an init script failed", "node", uid, "script", clip(s.Detail), "error", clip(s.Error))
+		f.annotate(uid, note{Step: s.Step, Detail: s.Detail, Error: s.Error})
+		return api.OK(w)
+	}
 	if s.Error != "" {
 		f.opt.Log.Warn("a boot step failed", "node", uid, "step", s.Step, "error", clip(s.Error))
 	}
@@ -79,11 +84,15 @@ type reported struct {
 	Status   json.RawMessage `json:"status"`
 	Hardware json.RawMessage `json:"hardware"`
 	Keep     []string        `json:"keep"`
+	Report   string          `json:"report"`
+	Since    string          `json:"since"`
+	Drop     []string        `json:"drop"`
 }
 
 func (f *Fleet) putOwnStatus(w http.ResponseWriter, r *http.Request) error {
 	var in reported
 	if err := api.Decode(w, r, &in); err != nil {
+		f.note(api.CallerOf(r.Context()).Node, wire.PathStatus, err)
 		return err
 	}
 	if in.UID != nil {
@@ -112,7 +121,7 @@ func (f *Fleet) report(w http.ResponseWriter, uid string, in reported) error {
 	if in.Status == nil && in.Hardware == nil {
 		return fault.Invalidf("Neither status nor hardware was sent.")
 	}
-	if err := f.Report(uid, in.Status, in.Hardware, in.Keep); err != nil {
+	if err := f.Report(uid, Report{in.Status, in.Hardware, in.Keep, in.Report, in.Since, in.Drop}); err != nil {
 		return err
 	}
 	return api.OK(w)
@@ -182,6 +191,33 @@ func (f *Fleet) getStatus(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return api.Data(w, status)
+}
+
+// stateHistory is a node's state and how it came about.
+type stateHistory struct {
+	State   string        `json:"state"`
+	Since   float64       `json:"since,omitempty"` // seconds since 1970
+	Reason  string        `json:"reason,omitempty"`
+	Changes []stateChange `json:"changes"`
+}
+
+type stateChange struct {
+	State  string  `json:"state"`
+	Time   float64 `json:"time"`
+	Reason string  `json:"reason"`
+}
+
+func (f *Fleet) getState(w http.ResponseWriter, r *http.Request) error {
+	n, err := f.node(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	out := stateHistory{State: Unknown, Changes: []stateChange{}}
+	for _, c := range f.Changes(n.UID) {
+		out.State, out.Since, out.Reason = c.State, seconds(c.Time), c.Reason
+		out.Changes = append(out.Changes, stateChange{c.State, seconds(c.Time), c.Reason})
+	}
+	return api.Data(w, out)
 }
 
 func (f *Fleet) getTimeline(w http.ResponseWriter, r *http.Request) error {

@@ -31,7 +31,13 @@ func (f *Fleet) notice(uid string, n *node) string {
 	if state == n.was || n.was == "" && state == Unknown { // nothing was ever known
 		return state
 	}
+	why := f.why(n, state)
 	f.turn(n, state)
+	n.changes = append(n.changes, Change{state, n.since, why})
+	if len(n.changes) > maxChanges {
+		n.changes = slices.Delete(n.changes, 0, len(n.changes)-maxChanges)
+	}
+	f.stain(uid)
 	f.seq++
 	f.history = append(f.history, StateChange{f.seq, uid, state, n.since, n.reason(state)})
 	if len(f.history) > 2*maxHistory {
@@ -40,6 +46,54 @@ func (f *Fleet) notice(uid string, n *node) string {
 	close(f.moved)
 	f.moved = make(chan struct{})
 	return state
+}
+
+// maxChanges is how many changes of its state are remembered of a node.
+const maxChanges = 50
+
+// Change is when and why a node got into a state.
+type Change struct {
+	State  string    `json:"state"`
+	Time   time.Time `json:"time"`
+	Reason string    `json:"reason"`
+}
+
+// why says what turned a node's state, which is still the old one. f.mu is held.
+func (f *Fleet) why(n *node, state string) string {
+	switch b := n.current(); state {
+	case Up:
+		return "its agent is linked, from the image"
+	case Failed:
+		return b.lastError()
+	case Booting:
+		if b == nil || b.done() {
+			return "its agent is linked, from the initramfs"
+		}
+		return "step " + b.last().Step
+	case Unknown:
+		return "the head started, and its agent is not back yet"
+	case Down:
+		switch {
+		case n.was == Unknown:
+			return "its agent did not come back after the head's start"
+		case n.was == Booting && b != nil && f.opt.Now().Sub(b.last().Time) >= stale:
+			return "no sign since step " + b.last().Step
+		}
+		return "the link to its agent ended"
+	}
+	return ""
+}
+
+// Changes gives the newest changes of a node's state, oldest first.
+func (f *Fleet) Changes(uid string) []Change {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[uid]
+	if n == nil {
+		return nil
+	}
+	f.notice(uid, n)
+	return slices.Clone(n.changes)
 }
 
 // reason says why the node is in a state, as far as that needs a reason.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 // Bounds on what is remembered of a node's boots.
 const (
-	maxBoots = 10
+	maxBoots = 20
 	maxSteps = 64   // of one boot
 	maxWords = 1024 // bytes of a detail or an error
 )
@@ -134,12 +135,30 @@ func (f *Fleet) Timeline(uid string) []Entry {
 			out = append(out, Entry{b.Number, s.Step, seconds(s.Time), s.Detail, s.Error})
 		}
 	}
-	return out
+	return n.withNotes(out)
+}
+
+// withNotes puts the notes between the steps, each in the boot that ran then.
+func (n *node) withNotes(steps []Entry) []Entry {
+	if len(n.notes) == 0 {
+		return steps
+	}
+	for _, is := range n.notes {
+		e := Entry{0, is.Step, seconds(is.Time), is.Detail, is.Error}
+		for _, b := range n.boots {
+			if len(b.Steps) > 0 && !b.Steps[0].Time.After(is.Time) {
+				e.Boot = b.Number
+			}
+		}
+		steps = append(steps, e)
+	}
+	slices.SortStableFunc(steps, func(a, b Entry) int { return cmp.Compare(a.Time, b.Time) })
+	return steps
 }
 
 // known says whether a step is one that an agent may stamp.
 func known(step string) bool {
-	return slices.Contains([]string{wire.StepAgent, wire.StepEnrol, wire.StepImage, wire.StepRoot}, step)
+	return slices.Contains([]string{wire.StepAgent, wire.StepEnrol, wire.StepImage, wire.StepRoot, wire.StepInit}, step)
 }
 
 func clip(s string) string {

@@ -14,7 +14,7 @@ func (f *Fleet) Reported(uid string) (status, hardware json.RawMessage, at time.
 	if n == nil {
 		return nil, nil, time.Time{}
 	}
-	return n.status, n.hardware, n.reported
+	return n.status.text(), n.hardware, n.reported
 }
 
 // StatesOf fills states with those of the nodes, as they are at one moment.

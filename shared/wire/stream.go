@@ -11,8 +11,21 @@ import (
 // A stream inside the link begins with one Header, as a 4-byte big-endian
 // length and JSON; what follows depends on its Type.
 type Header struct {
-	Type string `json:"type"` // StreamExec, …
-	Exec *Exec  `json:"exec,omitempty"`
+	Type       string      `json:"type"` // StreamExec, …
+	Exec       *Exec       `json:"exec,omitempty"`
+	Attributes *Attributes `json:"attributes,omitempty"`
+}
+
+// StreamAttributes brings the node its attributes; nothing follows. The agent
+// closes the stream when it has them. They come with each link and after each
+// change.
+const StreamAttributes = "attributes"
+
+// Attributes are those that hold for the node, those of its groups included.
+type Attributes struct {
+	UID    string                     `json:"uid"`
+	Name   string                     `json:"name"`
+	Values map[string]json.RawMessage `json:"values"`
 }
 
 // StreamExec runs a command: frames follow in both directions until FrameExit.

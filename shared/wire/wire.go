@@ -12,7 +12,8 @@ import "time"
 // Version is sent by both sides when a link is made.
 //
 //	1: the link, exec, boot, enrol, step; an image's pieces.
-const Version = 1
+//	2: attributes come over the link; reports of what changed.
+const Version = 2
 
 // Paths that only agents and firmware use; the published API has its own.
 const (
@@ -109,6 +110,10 @@ const (
 	StepUp       = "up"       // the agent runs inside the image
 )
 
+// StepInit is no step of a boot, but stands on its timeline: an init script in
+// the image failed.
+const StepInit = "init"
+
 // Step is one stamp. Error says in words why the step failed; the machine then
 // stays where it is, enterable, and tries again.
 type Step struct {
@@ -121,11 +126,27 @@ type Step struct {
 // Status is the body of PUT /node/putstatus: each section that is sent
 // replaces that section whole, but for the entries of the status that Keep
 // names, which stay as the head has them. Where it has none it answers 409.
+//
+// A report that names itself (Report) may be followed by one of what changed
+// Since: its status holds the entries that are new or have another value, and
+// Drop names those that are no more. A head whose last report of the node is
+// another one answers 409; all is sent then.
 type Status struct {
 	Status   map[string]any `json:"status,omitempty"`
 	Hardware map[string]any `json:"hardware,omitempty"`
 	Keep     []string       `json:"keep,omitempty"`
+	Report   string         `json:"report,omitempty"`
+	Since    string         `json:"since,omitempty"`
+	Drop     []string       `json:"drop,omitempty"`
 }
+
+// KeyTime is the entry of a status that is the node's clock, in seconds since
+// 1970. A head refuses reports of a clock that is off by more than MaxSkew: a
+// node that knows that its is leaves the entry out.
+const KeyTime = "time"
+
+// MaxSkew is how far a node's clock may be from the head's.
+const MaxSkew = 24 * time.Hour
 
 // Hello is the first message on a link, one in each direction, as a websocket
 // text message before the streams begin.

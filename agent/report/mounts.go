@@ -1,0 +1,109 @@
+package report
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountTable is what is mounted, read anew when the kernel says that it is
+// another one.
+type mountTable struct {
+	file  procFile
+	buf   []byte
+	known []mount
+	wrote map[string]bool // mount points that were writable once
+}
+
+// mount is a local file system that has space to tell of.
+type mount struct {
+	point, device, kind string
+	readOnly            bool
+}
+
+// look reads the table if it changed. poll(2) says so once; reading the file
+// makes it quiet again.
+func (m *mountTable) look() []mount {
+	if m.file.path == "" {
+		m.file.path, m.buf, m.wrote = "/proc/self/mounts", make([]byte, 4<<10), map[string]bool{}
+	}
+	if m.file.f != nil && m.known != nil {
+		p := []unix.PollFd{{Fd: int32(m.file.f.Fd()), Events: unix.POLLPRI}}
+		if n, err := unix.Poll(p, 0); err == nil && n == 0 {
+			return m.known
+		}
+	}
+	m.known = parseMounts(string(m.file.read(&m.buf)))
+	for _, k := range m.known {
+		if !k.readOnly {
+			m.wrote[k.point] = true
+		}
+	}
+	return m.known
+}
+
+// parseMounts picks the file systems that are on a device of the node, are its
+// memory, or are its root. A network file system is not asked: a dead server
+// must not hold the report up.
+func parseMounts(text string) []mount {
+	out := []mount{}
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			continue
+		}
+		point := unescape(f[1])
+		real := strings.HasPrefix(f[0], "/dev/") || f[2] == "zfs" || f[2] == "tmpfs" && (point == "/" || point == "/tmp")
+		if point == "/" && !network(f[2]) {
+			real = true
+		}
+		if !real || f[2] == "squashfs" || f[2] == "iso9660" || f[2] == "erofs" || f[2] == "devtmpfs" || seen[point] || len(out) == maxFilesystems {
+			continue
+		}
+		seen[point] = true
+		options := strings.Split(f[3], ",")
+		out = append(out, mount{point, f[0], f[2], options[0] == "ro"})
+	}
+	return out
+}
+
+func network(kind string) bool {
+	return strings.HasPrefix(kind, "nfs") || kind == "cifs" || kind == "9p" || kind == "ceph" || kind == "lustre" || strings.HasPrefix(kind, "fuse")
+}
+
+// unescape turns the kernel's octal escapes back, such as \040 for a space.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// space is how full a file system is.
+type space struct {
+	Type       string `json:"type"`
+	Device     string `json:"device"`
+	Total      uint64 `json:"total_kib"`
+	Free       uint64 `json:"free_kib"`
+	Inodes     uint64 `json:"inodes"`
+	InodesFree uint64 `json:"inodes_free"`
+	ReadOnly   bool   `json:"read_only,omitempty"`
+}
+
+// usage is the space on the mounted file systems, by mount point.
+func (m *mountTable) usage() map[string]space {
+	out := map[string]space{}
+	for _, k := range m.look() {
+		var st unix.Statfs_t
+		if unix.Statfs(k.point, &st) != nil {
+			continue
+		}
+		block := uint64(st.Frsize)
+		if block == 0 {
+			block = uint64(st.Bsize)
+		}
+		out[k.point] = space{k.kind, k.device, st.Blocks * block / 1024, st.Bavail * block / 1024, st.Files, st.Ffree, k.readOnly}
+	}
+	return out
+}

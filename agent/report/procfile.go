@@ -1,0 +1,108 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// maxProc bounds what is read of a file of the kernel.
+const maxProc = 256 << 10
+
+// procFile is a file of the kernel that is read again and again: it stays open.
+type procFile struct {
+	path string
+	f    *os.File
+}
+
+// read gives the content, in the buffer that it may have grown; nil where the
+// file cannot be read.
+func (p *procFile) read(buf *[]byte) []byte {
+	if p.f == nil {
+		f, err := os.Open(p.path)
+		if err != nil {
+			return nil
+		}
+		p.f = f
+	}
+	b := (*buf)[:cap(*buf)]
+	n := 0
+	for {
+		if n == len(b) {
+			if n >= maxProc {
+				return b[:n]
+			}
+			b = append(b, make([]byte, max(4096, len(b)))...)
+			*buf = b
+		}
+		m, err := p.f.ReadAt(b[n:], int64(n))
+		n += m
+		if err == io.EOF || err == nil && m == 0 {
+			return b[:n]
+		}
+		if err != nil {
+			p.f.Close()
+			p.f = nil
+			return nil
+		}
+	}
+}
+
+// lines calls fn for each line of a text.
+func lines(text []byte, fn func(line []byte)) {
+	for len(text) > 0 {
+		line, rest, _ := bytes.Cut(text, []byte{'\n'})
+		fn(line)
+		text = rest
+	}
+}
+
+// digits reads the number that a text begins with, after spaces.
+func digits(b []byte) (n uint64, rest []byte) {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && b[0] >= '0' && b[0] <= '9' {
+		n, b = n*10+uint64(b[0]-'0'), b[1:]
+	}
+	return n, b
+}
+
+// stamp is what changes with a file's content. A file that is not there has
+// the zero one.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+func stampOf(path string) stamp {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{fi.ModTime(), fi.Size()}
+}
+
+func firstLine(file string) string {
+	line := ""
+	eachLine(file, func(s string) bool { line = strings.TrimSpace(s); return false })
+	return line
+}
+
+// eachLine calls fn for the lines of a file until it says false. A file that
+// is not there has none.
+func eachLine(file string, fn func(string) bool) {
+	f, err := os.Open(file)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if !fn(s.Text()) {
+			return
+		}
+	}
+}
