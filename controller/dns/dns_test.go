@@ -29,6 +29,7 @@ type lab struct {
 	port uint16
 
 	mu     sync.Mutex
+	name   string // of the head
 	at     uint64 // revision that is answered
 	change chan struct{}
 }
@@ -68,7 +69,7 @@ func addresses(t *testing.T) {
 func start(t *testing.T, upstreams func() []netip.AddrPort) *lab {
 	t.Helper()
 	addresses(t)
-	l := &lab{change: make(chan struct{})}
+	l := &lab{name: "head1", change: make(chan struct{})}
 	l.Head = apitest.Start(t, apitest.Options{Routes: func(h *apitest.Head) [][]api.Route {
 		return [][]api.Route{(&naming.Naming{Objects: h.Registry}).Routes()}
 	}})
@@ -78,7 +79,9 @@ func start(t *testing.T, upstreams func() []netip.AddrPort) *lab {
 	s := dns.New(dns.Config{
 		Addr: ":0", Objects: l.Registry, Upstreams: upstreams, Log: l.Logger, Published: l.published,
 		Self: func() dns.Host {
-			return dns.Host{Name: "head1", Addrs: []netip.Addr{netip.MustParseAddr(headLAN), netip.MustParseAddr(headIB)}}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return dns.Host{Name: l.name, Addrs: []netip.Addr{netip.MustParseAddr(headLAN), netip.MustParseAddr(headIB)}}
 		},
 	})
 	part := s.Part()
@@ -190,6 +193,9 @@ func TestRecords(t *testing.T) {
 	l.Create("hostnames", `{"name":"n0-alias","ip":"10.1.0.10"}`)
 	l.Create("hostnames", `{"name":"mirror.elsewhere.test","ip":"10.1.0.201"}`)
 	l.Create("hostnames", `{"name":"nfs6","ip":"fd00:1::200"}`)
+	for _, record := range []string{`{"name":"both","ip":"10.1.0.210"}`, `{"name":"both","ip":"fd00:1::210"}`, `{"name":"both","target":"both","port":80}`} {
+		l.Create("hostnames", record)
+	}
 	l.Create("hostnames", `{"name":"n0","ip":"fd00:1::77","domain":"lan.example"}`)
 	l.Create("hostnames", `{"name":"ldap1","service":"ldap","target":"nfs","port":389,"priority":20,"weight":7}`)
 	l.Create("hostnames", `{"name":"ldap","target":"other.example.org","port":636,"priority":10}`)
@@ -208,6 +214,8 @@ func TestRecords(t *testing.T) {
 		"-x 10.1.0.10": "n0.lan.example.", "-x 10.2.0.99": "n0.lan.example.", "-x 10.2.0.10": "ib0.ib.example.",
 		"n0 AAAA": "fd00:1::99 fd00:1::77",
 		"nfs A":   "10.1.0.200", "nfs.lan.example A": "10.1.0.200", "files A": "10.1.0.200", "n0-alias A": "10.1.0.10",
+		"both.lan.example A": "10.1.0.210", "both AAAA": "fd00:1::210", "_both._tcp.lan.example SRV": "0 0 80 both.lan.example.",
+		"-x 10.1.0.210": "both.lan.example.", "-x fd00:1::210": "both.lan.example.",
 		"nfs6.lan.example AAAA": "fd00:1::200", "mirror.elsewhere.test A": "10.1.0.201", "mirror.elsewhere.test.lan.example A": "",
 		"_ntp._udp.ib.example SRV":    "0 0 123 head1.lan.example.",
 		"head1.lan.example A":         "10.1.0.1 10.2.0.1",
@@ -357,9 +365,14 @@ func TestFollowsChanges(t *testing.T) {
 	l.followed()
 	l.expect("127.0.0.1", map[string]string{"gpu001 A": "", "moved.new.example A": "10.1.0.99"})
 	l.OK("DELETE", "/host/moved", nil)
+	l.Create("hostnames", `{"name":"ldap","target":"gpu000","port":389}`)
+	l.mu.Lock()
+	l.name = "head1.site.example"
+	l.mu.Unlock()
 	l.OK("DELETE", "/net/ib", nil)
 	l.followed()
-	l.expect("127.0.0.1", map[string]string{"moved A": ""})
+	l.expect("127.0.0.1", map[string]string{"moved A": "",
+		"_ldap._tcp.new.example SRV": "0 0 389 gpu000.new.example.", "_ldap._tcp.site.example SRV": "0 0 389 gpu000.new.example."})
 	l.expectStatus("127.0.0.1", map[string]string{"head1.ib.example A": "REFUSED qr rd 0 0", "ib.example SOA": "REFUSED qr rd 0 0"})
 }
 

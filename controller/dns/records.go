@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -113,11 +114,18 @@ func further(n *object.Node) (addrs []netip.Addr) {
 }
 
 // hostRecords are those of a hostname. Its domain is the one that it says, or
-// that of the network with its address; a name with dots is whole without.
+// that of the network with its address; a name with dots is whole without. A
+// service that names no domain is in the cluster's and in this head's.
 func hostRecords(s *site, h *object.Hostname) []record {
 	out := names{zones: s.zones}
 	if h.Type == object.RecordSRV {
-		out.service(h, cmp.Or(h.Domain, s.domain), s.domain)
+		domains := []string{h.Domain}
+		if h.Domain == "" {
+			domains = slices.Compact([]string{s.domain, s.own})
+		}
+		for _, domain := range domains {
+			out.service(h, domain, s.domain)
+		}
 		return out.out
 	}
 	a, err := netip.ParseAddr(h.IP)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 
@@ -19,6 +20,7 @@ type site struct {
 	friends []netip.Prefix // who may have other names looked up
 	zones   map[string]bool
 	domain  string // the cluster's
+	own     string // that of this head's name
 	server  string // wire form: the name of this server
 	soa     []byte // of every zone, without its name
 }
@@ -55,6 +57,7 @@ func newSite(look kind.Look, nets []kind.Object, heads []Host, serial uint64) *s
 	if labelled, ok := wireName(name); ok && labels(labelled) == 1 {
 		name += "." + s.domain
 	}
+	_, s.own, _ = strings.Cut(name, ".")
 	s.server, _ = wireName(name)
 	if s.server == "" {
 		s.server = "\x00"

@@ -256,10 +256,8 @@ func (l *Library) errors(w http.ResponseWriter, r *http.Request) error {
 // whether the files still are what was uploaded.
 func (l *Library) faults(ctx context.Context, bc *object.Bootconfig) ([]string, error) {
 	out := l.Problems(bc)
-	if bc.Installs() && bc.Image != "" {
-		if _, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); !ok {
-			out = append(out, imageGone(bc))
-		}
+	if _, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); !ok && bc.Image != "" && !slices.Contains(out, imageGone(bc)) {
+		out = append(out, imageGone(bc))
 	}
 	damage, err := l.damage(ctx, bc)
 	return append(out, damage...), err

@@ -79,6 +79,44 @@ func TestHostnameTypes(t *testing.T) {
 	}
 }
 
+// TestHostnameShared: records of different types share a name. Who reads by it
+// goes on getting the same record; who writes must say which one he means.
+func TestHostnameShared(t *testing.T) {
+	h := start(t)
+	four := h.Create("hostnames", `{"name":"both","ip":"10.1.1.20"}`)
+	six := h.Create("hosts", `{"name":"both","ip":"fd00::20"}`)
+	web := h.Create("hostnames", `{"name":"both","target":"both","port":80}`)
+	if got := h.Get("host/both")["uid"]; got != four {
+		t.Errorf("the name gives %v, not the record that had it first", got)
+	}
+	before := string(h.OK("GET", "/hostnames", nil))
+	for _, method := range []string{"PATCH", "PUT", "DELETE"} {
+		a := h.Do(method, "/hostname/both", `{"name":"both","ip":"10.1.1.21"}`)
+		if a.Status != 409 || !strings.Contains(a.Reason, "arec "+four+", aaaarec "+six+", srvrec "+web) {
+			t.Errorf("%s: %d %s", method, a.Status, a.Raw)
+		}
+	}
+	for _, again := range []string{`{"name":"both","ip":"10.1.1.22"}`, `{"name":"both","ip":"fd00::22"}`, `{"name":"both","target":"x","port":81}`} {
+		if a := h.Do("POST", "/hostnames", again); a.Status != 409 || a.Reason != "Hostname with name=both already exists." {
+			t.Errorf("%s: %d %s", again, a.Status, a.Raw)
+		}
+	}
+	h.Refused("PATCH", "/hostname/"+six, `{"type":"arec","ip":"10.1.1.23"}`)
+	if after := string(h.OK("GET", "/hostnames", nil)); after != before {
+		t.Errorf("what was refused has changed something:\n%s%s", before, after)
+	}
+	h.OK("PATCH", "/hostname/"+six, `{"ip":"fd00::21"}`)
+	h.OK("DELETE", "/hostname/"+four, nil)
+	h.OK("PATCH", "/hostname/"+six, `{"type":"arec","ip":"10.1.1.24"}`) // the place is free
+	h.OK("DELETE", "/hostname/"+web, nil)
+	h.OK("PATCH", "/hostname/both", `{"description":"the only one"}`)
+	if got := h.Get("hostname/both"); got["uid"] != six || got["ip"] != "10.1.1.24" {
+		t.Errorf("the name gives %v", got)
+	}
+	h.OK("DELETE", "/hostname/both", nil)
+	h.Refused("GET", "/hostname/both", nil)
+}
+
 func TestHostnameSearch(t *testing.T) {
 	h := start(t)
 	a := h.Create("hostnames", `{"name":"a","ip":"10.0.0.1"}`)

@@ -40,7 +40,7 @@ func uniqueKeys(spec *kind.Spec, obj kind.Object) map[string]string {
 	for i := range spec.Fields {
 		if f := &spec.Fields[i]; f.Unique {
 			if value := spec.Text(obj, f.Path); value != "" {
-				keys[f.Path] = value
+				keys[spec.UniqueKey(obj, f)] = value
 			}
 		}
 	}
@@ -140,12 +140,12 @@ func (t *tx) resolve(spec *kind.Spec, id string) (string, error) {
 			return id, err
 		}
 	}
-	for _, key := range spec.Names {
-		value, ok := canonical(spec, key, id)
+	for _, name := range spec.Names {
+		value, ok := canonical(spec, name, id)
 		if !ok {
 			continue
 		}
-		if uid, err := t.Find(spec.Name, key, value); uid != "" || err != nil {
+		if uid, err := t.named(spec, name, value); uid != "" || err != nil {
 			return uid, err
 		}
 	}
@@ -157,6 +157,26 @@ func (t *tx) resolve(spec *kind.Spec, id string) (string, error) {
 		return "", err
 	}
 	return "", nil
+}
+
+// named gives the object of which a field has the value, "" for none. Where
+// there are several, nobody can tell which one is to be changed.
+func (t *tx) named(spec *kind.Spec, name, value string) (string, error) {
+	f, _ := spec.Field(name)
+	var uids, which []string
+	for _, key := range spec.UniqueKeys(f) {
+		uid, err := t.Find(spec.Name, key, value)
+		if err != nil {
+			return "", err
+		}
+		if uid != "" {
+			uids, which = append(uids, uid), append(which, strings.TrimPrefix(key, name+".")+" "+uid)
+		}
+	}
+	if len(uids) > 1 {
+		return "", fault.New(fault.Conflict, "There are %d %s with %s=%s: say which one by its UID (%s).", len(uids), spec.Plural, name, value, strings.Join(which, ", "))
+	}
+	return strings.Join(uids, ""), nil
 }
 
 // load gives the object that an identifier names.
@@ -234,7 +254,8 @@ func (t *tx) claim(spec *kind.Spec, obj, old kind.Object) error {
 			return err
 		}
 		if holder != "" && holder != obj.Base().UID {
-			f, ok := spec.Field(key)
+			path, _, _ := strings.Cut(key, ".")
+			f, ok := spec.Field(path)
 			if !ok || !f.Unique {
 				f = &kind.Field{Path: key}
 			}

@@ -175,7 +175,7 @@ func (v *view) put(key string, value []byte) error {
 func (c *class) reserve(spec *kind.Spec, n int) {
 	c.byUID = make(map[string]kind.Object, n)
 	for _, f := range spec.Fields {
-		if f.Unique {
+		if f.Unique && f.Per == "" {
 			c.byKey[f.Path] = make(map[string]kind.Object, n)
 		}
 	}
@@ -285,16 +285,27 @@ func (v *view) Live(uid string) (hardware, status []byte) {
 	return v.live(uid)
 }
 
-// find resolves an identifier: UID first, then the kind's names in order.
+// find resolves an identifier: UID first, then the kind's names in order. Of
+// several objects with one name it is the oldest, so that what a name gives to
+// readers does not change when another object gets it too.
 func (v *view) find(spec *kind.Spec, id string) (kind.Object, bool) {
 	if obj, ok := v.Get(spec.Name, id); ok {
 		return obj, true
 	}
-	for _, key := range spec.Names {
-		if value, ok := canonical(spec, key, id); ok {
-			if obj, ok := v.Find(spec.Name, key, value); ok {
-				return obj, true
+	for _, name := range spec.Names {
+		value, ok := canonical(spec, name, id)
+		if !ok {
+			continue
+		}
+		f, _ := spec.Field(name)
+		var oldest kind.Object
+		for _, key := range spec.UniqueKeys(f) {
+			if obj, ok := v.Find(spec.Name, key, value); ok && (oldest == nil || older(obj, oldest) < 0) {
+				oldest = obj
 			}
+		}
+		if oldest != nil {
+			return oldest, true
 		}
 	}
 	if spec.Singleton {

@@ -65,6 +65,10 @@ type Field struct {
 	Required bool
 	Default  string // JSON; set where nothing is given
 	Unique   bool   // no two objects of the kind hold the same value
+	// Per names a field of a few Values, each of which has its own Unique values:
+	// objects that differ in it may hold the same one. In Names such a field may
+	// name several objects.
+	Per      string
 	OnCreate bool   // a Head field that a user may choose when creating, never later
 	Label    string // how messages name it: "MAC"; Path when empty
 	Ref      string // kind that the value names; stored as UID, shown as name unless a list
@@ -303,6 +307,8 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 			return fail("field %q is guarded, which only Values can be", f.Path)
 		case f.Stamp != "" && (f.Sub != SubMap || s.bound[f.Stamp] == nil || reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Stamp]).Type != reflect.TypeFor[*Stamp]()):
 			return fail("field %q is stamped in %q, which is no *Stamp, or has no keys", f.Path, f.Stamp)
+		case f.Per != "" && !s.few(f):
+			return fail("field %q is unique per %q, which is no other field of a few values", f.Path, f.Per)
 		case f.Ref != "" && !known(f.Ref):
 			return fail("field %q refers to kind %q, which does not exist", f.Path, f.Ref)
 		case f.Default != "" && f.Source == User:
@@ -321,6 +327,34 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 		return fail("Frozen needs a boolean field frozen")
 	}
 	return nil
+}
+
+// few says whether a field is unique per one that has only a few values.
+func (s *Spec) few(f *Field) bool {
+	per, ok := s.Field(f.Per)
+	return ok && f.Unique && per.Path != f.Path && len(per.Format.Values) > 0
+}
+
+// UniqueKey is the name of the index that keeps a Unique field's values apart
+// in an object.
+func (s *Spec) UniqueKey(obj Object, f *Field) string {
+	if f.Per == "" {
+		return f.Path
+	}
+	return f.Path + "." + s.Text(obj, f.Per)
+}
+
+// UniqueKeys are all indexes of a Unique field.
+func (s *Spec) UniqueKeys(f *Field) []string {
+	if f.Per == "" {
+		return []string{f.Path}
+	}
+	per, _ := s.Field(f.Per)
+	var out []string
+	for _, value := range per.Format.Values {
+		out = append(out, f.Path+"."+value)
+	}
+	return out
 }
 
 // Exists is the reason given for a duplicate.

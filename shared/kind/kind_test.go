@@ -105,6 +105,7 @@ func TestBindFindsMistakes(t *testing.T) {
 		"needs Summary":         func(s *Spec) { s.Fields[0].Summary = "" },
 		"cannot be parsed":      func(s *Spec) { s.Fields[0].Format = Shown("text") },
 		"does not exist":        func(s *Spec) { s.Fields[1].Ref = "nothing" },
+		"of a few values":       func(s *Spec) { s.Fields[0].Per = "other" },
 		"its default":           func(s *Spec) { s.Fields[0].Default = `5` },
 		"but no field":          func(s *Spec) { s.Names = []string{"title"} },
 		"boolean field frozen":  func(s *Spec) { s.Frozen = "no" },

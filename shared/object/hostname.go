@@ -77,7 +77,7 @@ func hostname() *kind.Spec {
 		Write:    "HostnamesWrite",
 		Reserved: []string{"bypart"},
 		Fields: meta(
-			kind.Field{Path: "name", Summary: "the name; one with dots and no domain is a full name", Source: kind.User, Format: recordName, Required: true, Unique: true},
+			kind.Field{Path: "name", Summary: "the name, which records of different types may share; one with dots and no domain is a full name", Source: kind.User, Format: recordName, Required: true, Unique: true, Per: "type"},
 			kind.Field{Path: "type", Summary: "an IPv4 address, an IPv6 address or a service; found out from ip or target and port when unset", Source: kind.User, Format: kind.OneOf(RecordA, RecordAAAA, RecordSRV)},
 			descriptionField(),
 			kind.Field{Path: "ip", Summary: "the address; arec and aaaarec need it", Source: kind.User, Format: kind.IP},
