@@ -36,12 +36,12 @@ type Config struct {
 // answer with scripts also where another client would get an error.
 func Routes(c Config) []api.Route {
 	return []api.Route{
-		{Method: "GET", Path: wire.PathScript, Permission: kind.Public, Handler: c.script,
+		{Method: "GET", Path: wire.PathScript, Permission: kind.Public, Handler: c.script, Raw: "text/plain",
 			Doc:   "Give the iPXE script that loads kernel and initrds for the machine at the asking address.",
 			Query: []api.Param{{Name: "at", Doc: "what could not be fetched or started, where it starts over"}, {Name: "error", Doc: "iPXE's number of that error"}}},
-		{Method: "GET", Path: wire.PathGo, Permission: kind.Public, Handler: c.start,
+		{Method: "GET", Path: wire.PathGo, Permission: kind.Public, Handler: c.start, Raw: "text/plain",
 			Doc: "Give the iPXE script that starts what was loaded, with a one-time enrolment key, once per boot."},
-		{Method: "GET", Path: boot.PathProgram + "{file}", Permission: kind.Public, Handler: c.program,
+		{Method: "GET", Path: boot.PathProgram + "{file}", Permission: kind.Public, Handler: c.program, Raw: "application/efi",
 			Doc: "Give an iPXE binary, for UEFI HTTP boot."},
 	}
 }

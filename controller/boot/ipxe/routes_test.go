@@ -28,8 +28,8 @@ func setup(t *testing.T) (*boottest.Registry, *http.ServeMux) {
 	for _, r := range Routes(Config{Directory: reg, Journal: reg, Head: boot.Head{
 		Addr: netip.MustParseAddr("10.0.0.1"), HTTPPort: 8080, HTTPSPort: 443, CA: strings.Repeat("ca", 32), Programs: boot.Dir(dir),
 	}}) {
-		if r.Permission == "" || r.Doc == "" {
-			t.Errorf("%s has no permission or doc", r.Path)
+		if r.Permission == "" || r.Doc == "" || r.Raw == "" {
+			t.Errorf("%s has no permission, doc or media type", r.Path)
 		}
 		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, q *http.Request) {
 			if err := r.Handler(w, q); err != nil {
