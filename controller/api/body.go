@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -61,7 +63,7 @@ func CheckJSON(raw []byte) error {
 			return fault.Invalidf("The body is not complete JSON.")
 		}
 		if err != nil {
-			return fault.Invalidf("The body is not valid JSON: %v.", err)
+			return fault.Invalidf("The body is not valid JSON: %s.", syntax(err))
 		}
 		if d.StackDepth() > maxDepth {
 			return fault.Invalidf("The JSON body nests deeper than %d levels.", maxDepth)
@@ -74,6 +76,20 @@ func CheckJSON(raw []byte) error {
 		return fault.Invalidf("There is more after the JSON value that the body holds.")
 	}
 	return nil
+}
+
+// syntax says in what way a text is no JSON, and where.
+func syntax(err error) string {
+	var wrong *jsontext.SyntacticError
+	switch {
+	case !errors.As(err, &wrong):
+		return strings.TrimPrefix(err.Error(), "jsontext: ")
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return fmt.Sprintf("the key %.80q is there twice", wrong.JSONPointer.LastToken())
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends too early"
+	}
+	return fmt.Sprintf("%v, at byte %d", wrong.Err, wrong.ByteOffset+1)
 }
 
 // Decode reads the body into v, which must be a pointer to a struct with the
@@ -96,7 +112,7 @@ func Strict(raw json.RawMessage, v any) error {
 	if err := d.Decode(v); err != nil {
 		var wrong *json.UnmarshalTypeError
 		if errors.As(err, &wrong) {
-			return fault.Invalidf("%s: a JSON %s is not what belongs here, want %s.", name(wrong.Field), wrong.Value, wanted(wrong.Type))
+			return fault.Invalidf("%s: %s.", name(wrong.Field), mismatch(wrong))
 		}
 		if key, ok := unknownField(err); ok {
 			return fault.Invalidf("Unhandled parameter(s): %s", key)
@@ -106,23 +122,34 @@ func Strict(raw json.RawMessage, v any) error {
 	return nil
 }
 
-// wanted says what JSON a Go type takes.
-func wanted(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Pointer:
-		return wanted(t.Elem())
-	case reflect.Bool:
-		return "true or false"
-	case reflect.String:
-		return "a string"
-	case reflect.Float32, reflect.Float64:
-		return "a number"
-	case reflect.Slice, reflect.Array:
-		return "a list"
-	case reflect.Struct, reflect.Map:
-		return "an object"
+// mismatch says what belongs in the place of a value, in the words of JSON.
+func mismatch(wrong *json.UnmarshalTypeError) string {
+	sent, number := strings.CutPrefix(wrong.Value, "number ")
+	want, _ := SchemaOf(reflect.Zero(wrong.Type).Interface())["type"].(string)
+	if number && (want == "number" || want == "integer" && !strings.ContainsAny(sent, ".eE")) {
+		return sent + " is out of range"
 	}
-	return "a whole number"
+	if !number {
+		sent = jsonWords(sent)
+	}
+	return fmt.Sprintf("must be %s, not %s", jsonWords(want), sent)
+}
+
+// jsonWords names a kind of value, as JSON Schema or encoding/json calls it.
+func jsonWords(kind string) string {
+	switch kind {
+	case "bool", "boolean":
+		return "true or false"
+	case "array":
+		return "a list"
+	case "object":
+		return "a JSON object"
+	case "integer":
+		return "a whole number"
+	case "number", "string":
+		return "a " + kind
+	}
+	return "another value"
 }
 
 func name(field string) string {

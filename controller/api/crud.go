@@ -59,8 +59,8 @@ func (c *crud) class(path string) []Route {
 	s := c.spec
 	return []Route{
 		{Method: "GET", Path: path, Permission: s.Read, Doc: "All objects of the kind " + s.Name + ", by UID.", Handler: c.list, tagged: true, Query: listParams(), Answer: ByUID(c.shown())},
-		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create a " + s.Name + "; the answer is its UID.", Handler: c.create, Body: named(s.Name+"Create", taken(s, forCreate)), Answer: UID()},
-		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What a " + s.Name + " is made of.", Handler: c.meta, Answer: named("meta", SchemaOf([]metaField{}))},
+		{Method: "POST", Path: path, Permission: s.Write, Doc: "Create " + s.A() + "; the answer is its UID.", Handler: c.create, Body: named(s.Name+"Create", taken(s, forCreate)), Answer: UID()},
+		{Method: "GET", Path: path + "/meta", Permission: kind.Public, Doc: "What " + s.A() + " is made of.", Handler: c.meta, Answer: named("meta", SchemaOf([]metaField{}))},
 	}
 }
 

@@ -130,9 +130,9 @@ func TestEveryFieldRefusesTheRest(t *testing.T) {
 				}
 				in := body(t, spec, 1)
 				delete(in, f.Path)
-				want(t, h.Refused("POST", "/"+spec.Plural, in), "A "+spec.Name+" needs: "+f.Path)
+				want(t, h.Refused("POST", "/"+spec.Plural, in), "A"+spec.A()[1:]+" needs: "+f.Path)
 				if puts(spec) {
-					want(t, h.Refused("PUT", "/"+p, in), "A "+spec.Name+" needs: "+f.Path)
+					want(t, h.Refused("PUT", "/"+p, in), "A"+spec.A()[1:]+" needs: "+f.Path)
 				}
 			}
 		}

@@ -155,7 +155,7 @@ func (c *crud) fields(r *http.Request) (picked, error) {
 	for _, name := range strings.Split(q.Get("fields"), ",") {
 		name = strings.TrimSpace(name)
 		if _, ok := c.spec.Field(name); !ok || strings.Contains(name, ".") {
-			return nil, fault.Invalidf("fields: a %s has no field %q; GET %s lists them.", c.spec.Name, name, c.metaPath())
+			return nil, fault.Invalidf("fields: %s has no field %q; GET %s lists them.", c.spec.A(), name, c.metaPath())
 		}
 		pick = append(pick, name)
 	}

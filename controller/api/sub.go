@@ -28,7 +28,7 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 	switch f.Sub {
 	case kind.SubMap:
 		return []Route{
-			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", inherited ones included.", nil, nil),
+			route("GET", c.spec.Read, "The "+f.Path+" of "+c.spec.A()+", inherited ones included.", nil, nil),
 			route("PUT", write, "Replace the object's own "+f.Path+".", whole, replace),
 			route("PATCH", write, "Set the keys that are sent.", whole, merge),
 			route("POST", write, "Set the keys that are sent.", whole, merge),
@@ -36,7 +36,7 @@ func (c *crud) sub(object string, f *kind.Field) []Route {
 		}
 	case kind.SubList:
 		return []Route{
-			route("GET", c.spec.Read, "The "+f.Path+" of a "+c.spec.Name+", in order.", nil, nil),
+			route("GET", c.spec.Read, "The "+f.Path+" of "+c.spec.A()+", in order.", nil, nil),
 			route("PUT", write, "Replace the list.", whole, replace),
 			route("POST", write, "Append one entry or a list of entries.", some, appendItems),
 			route("DELETE", write, "Remove one entry or a list of entries.", some, s.removeItems),

@@ -175,10 +175,10 @@ func (k *kindVerbs) create(files *bootFiles) *cobra.Command {
 	}
 	var flags *fieldFlags
 	c := &cobra.Command{
-		Use: use, Short: "Create a " + k.spec.Name, ValidArgsFunction: cobra.NoFileCompletions,
+		Use: use, Short: "Create " + k.spec.A(), ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 && !named {
-				return fmt.Errorf("a %s is not named by you: give only flags", k.spec.Name)
+				return fmt.Errorf("%s is not named by you: give only flags", k.spec.A())
 			}
 			return cobra.MaximumNArgs(1)(nil, args)
 		},
@@ -237,7 +237,7 @@ func (k *kindVerbs) update(files *bootFiles) *cobra.Command {
 		for _, name := range unset {
 			path := strings.ReplaceAll(name, "-", "_")
 			if f, ok := k.spec.Field(path); !ok || f.Source != kind.User {
-				return fmt.Errorf("--unset %s: a %s has no such field to set; see `muster %s fields`", name, k.spec.Name, k.spec.Name)
+				return fmt.Errorf("--unset %s: %s has no such field to set; see `muster %s fields`", name, k.spec.A(), k.spec.Name)
 			}
 			if _, twice := in[path]; twice {
 				return fmt.Errorf("%s is both given and unset", name)
@@ -320,7 +320,7 @@ func (k *kindVerbs) rm() *cobra.Command {
 // fields shows the declaration.
 func (k *kindVerbs) fields() *cobra.Command {
 	return &cobra.Command{
-		Use: "fields", Short: "What a " + k.spec.Name + " is made of", Args: cobra.NoArgs,
+		Use: "fields", Short: "What " + k.spec.A() + " is made of", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if k.output == formJSON || k.output == formYAML {
 				c, err := k.connect()

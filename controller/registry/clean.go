@@ -144,7 +144,7 @@ func (c *cleaner) referring(spec *kind.Spec, o kind.Object) error {
 			}
 			bad = append(bad, d)
 			if f.Required {
-				reason = "a " + spec.Name + " needs one"
+				reason = spec.A() + " needs one"
 			}
 		}
 		if len(left) < len(spec.Refs(o, f)) {

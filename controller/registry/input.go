@@ -48,7 +48,7 @@ func parse(spec *kind.Spec, in Input, how mode, shown kind.Object) (map[string]a
 		// An empty string is how forms and scripts say "nothing".
 		if text := string(raw); text == "null" || (text == `""` && !f.Required) {
 			if f.Required {
-				return nil, fault.Invalidf("%s: a %s needs it, so that it cannot be null.", path, spec.Name)
+				return nil, fault.Invalidf("%s: %s needs it, so that it cannot be null.", path, spec.A())
 			}
 			doc[path] = nil
 			if f.Default != "" {

@@ -342,7 +342,7 @@ func required(spec *kind.Spec, obj kind.Object) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fault.Invalidf("A %s needs: %s", spec.Name, strings.Join(missing, ", "))
+		return fault.Invalidf("A%s needs: %s", spec.A()[1:], strings.Join(missing, ", "))
 	}
 	return nil
 }

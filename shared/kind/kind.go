@@ -357,6 +357,14 @@ func (s *Spec) UniqueKeys(f *Field) []string {
 	return out
 }
 
+// A is the kind's name with its article, as sentences have it.
+func (s *Spec) A() string {
+	if strings.ContainsRune("aeio", rune(s.Name[0])) { // not "u", as in "a user"
+		return "an " + s.Name
+	}
+	return "a " + s.Name
+}
+
 // Exists is the reason given for a duplicate.
 func (f *Field) Exists(title, value string) string {
 	return fmt.Sprintf("%s with %s=%s already exists.", title, f.label(), value)
