@@ -24,7 +24,7 @@ func (h *Head) openGitrepos() (*gitrepo.Repos, error) {
 		}
 	}
 	return gitrepo.New(gitrepo.Options{
-		Objects: h.reg, Auth: h.auth, Dir: filepath.Join(h.cfg.Data, "gitrepos"), Head: h.name, Env: env, Log: h.log, Now: time.Now,
+		Objects: h.reg, Auth: h.auth, Dir: filepath.Join(h.cfg.Data, "gitrepos"), Head: h.name, Env: env, Heads: h.dir.taken, Log: h.log, Now: time.Now,
 	})
 }
 

@@ -19,7 +19,7 @@ func (h *Head) newProvision(bh bootHead) *provision.Provision {
 		NodeAt: func(a netip.Addr) (string, bool) { return h.dir.NodeByAddr(a) },
 		Status: h.fleet.Status, RootURL: root, Ignition: h.cfg.Ignition,
 		Head:    func() map[string]any { return headValues(h.name, bh) },
-		GitFile: h.gitFile,
+		GitFile: h.gitFile, Heads: h.dir.taken,
 	})
 }
 

@@ -84,10 +84,14 @@ const (
 
 // git runs the distribution's git.
 type git struct {
-	env []string // without what a single run adds
+	env   []string // without what a single run adds
+	ssh   string   // its command for remotes by ssh
+	heads func(addr string) bool
 }
 
-func newGit(dir string, env []string) (*git, error) {
+// newGit writes git's configuration. heads says whether an address is one of a
+// head.
+func newGit(dir string, env []string, heads func(addr string) bool) (*git, error) {
 	config := filepath.Join(dir, "gitconfig")
 	if err := os.WriteFile(config+".new", []byte(settings), 0o600); err != nil {
 		return nil, err
@@ -99,7 +103,7 @@ func newGit(dir string, env []string) (*git, error) {
 	// the first contact and held to it from then on.
 	ssh := "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout=20 -o ServerAliveInterval=20" +
 		" -o ForwardAgent=no -o ClearAllForwardings=yes -o UserKnownHostsFile='" + strings.ReplaceAll(filepath.Join(dir, "known_hosts"), "'", `'\''`) + "'"
-	return &git{append([]string{
+	return &git{ssh: ssh, heads: heads, env: append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LC_ALL=C.UTF-8", "TZ=UTC",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + config, "GIT_ATTR_NOSYSTEM=1",
 		"GIT_ALLOW_PROTOCOL=", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "SSH_ASKPASS=/bin/false", "GIT_SSH_COMMAND=" + ssh, "GIT_SSH_VARIANT=ssh",

@@ -39,10 +39,11 @@ type Objects interface {
 // Options are what has to be told.
 type Options struct {
 	Objects Objects
-	Auth    api.Authenticator // for what is public or not, by repository
-	Dir     string            // holds the repositories
-	Head    string            // host name, for commits that are made here
-	Env     []string          // of git, such as proxies: NAME=value
+	Auth    api.Authenticator      // for what is public or not, by repository
+	Dir     string                 // holds the repositories
+	Head    string                 // host name, for commits that are made here
+	Env     []string               // of git, such as proxies: NAME=value
+	Heads   func(addr string) bool // whether an address is one of a head
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -64,7 +65,7 @@ func New(opt Options) (*Repos, error) {
 	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	g, err := newGit(opt.Dir, opt.Env)
+	g, err := newGit(opt.Dir, opt.Env, opt.Heads)
 	if err != nil {
 		return nil, err
 	}

@@ -17,13 +17,14 @@ import (
 
 // remote is what a repository is synchronized with.
 type remote struct {
-	url    string
-	mirror bool // the repository is a copy of it
+	url     string
+	mirror  bool // the repository is a copy of it
+	trusted bool // whoever named it may send the head anywhere
 }
 
 func remoteOf(o *object.Gitrepo) remote {
 	u, mirror := o.Remote()
-	return remote{u, mirror}
+	return remote{u, mirror, o.Trusted || object.LocalURL(u)}
 }
 
 // shown is how to speak of it.
@@ -40,9 +41,9 @@ func (m remote) print() string {
 
 // env tells git the remote: not on its command line, which every user of the
 // head can see, and the password not in the URL, which git hands on to a
-// command line of its own.
-func (m remote) env() []string {
-	config := [][2]string{{"remote.origin.url", m.url}}
+// command line of its own. more is added to the configuration.
+func (m remote) env(more ...[2]string) []string {
+	config := append([][2]string{{"remote.origin.url", m.url}}, more...)
 	allowed := "https:http:ssh:git"
 	if object.LocalURL(m.url) {
 		allowed = "file"
@@ -78,8 +79,12 @@ func (r *repo) fetch(ctx context.Context, m remote) error {
 		args, specs = append(args, "--force"), append(specs, "+refs/tags/*:refs/tags/*")
 	}
 	args = append(append(args, "origin"), specs...)
+	env, err := r.git.towards(limited, m)
+	if err != nil {
+		return err
+	}
 	r.dirty = true // until it is known to have ended by itself
-	_, err = r.git.do(limited, run{dir: r.bare(), args: args, env: m.env(), disk: room})
+	_, err = r.git.do(limited, run{dir: r.bare(), args: args, env: env, disk: room})
 	if err == nil {
 		r.dirty = false
 		return nil
@@ -100,6 +105,8 @@ func (m remote) explain(ctx, limited context.Context, err error, room int64) err
 		return fault.New(fault.Timeout, "%s did not send everything within %s.", m.shown(), fetchTime)
 	case !errors.As(err, &f):
 		return err
+	case !m.trusted && redirected.MatchString(f.stderr):
+		return fault.New(fault.Conflict, "%s redirects, which is followed only where an admin with %s named the remote: write the address that it leads to.", m.shown(), object.RoleFullAdmin)
 	case strings.Contains(f.stderr, "signal 25") || strings.Contains(f.stderr, "File too large"):
 		return fault.New(fault.Conflict, "%s sends more than the %d MiB that there is room for.", m.shown(), room>>20)
 	}
@@ -111,7 +118,11 @@ func (m remote) explain(ctx, limited context.Context, err error, room int64) err
 func (r *repo) defaultBranch(ctx context.Context, m remote) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	out, err := r.git.do(ctx, run{dir: r.bare(), args: []string{"ls-remote", "--symref", "origin", "HEAD"}, env: m.env()})
+	env, err := r.git.towards(ctx, m)
+	if err != nil {
+		return ""
+	}
+	out, err := r.git.do(ctx, run{dir: r.bare(), args: []string{"ls-remote", "--symref", "origin", "HEAD"}, env: env})
 	if err != nil {
 		return ""
 	}

@@ -13,15 +13,19 @@ import (
 	"time"
 
 	"muster/shared/fault"
+	"muster/shared/object"
 )
 
 // fetcher gets configurations from URLs that an admin wrote into attributes.
 //
 // Whoever may write a node's attributes can so make the head ask any HTTP
 // server that it reaches. What comes back is only handed on when it is a valid
-// configuration, and errors do not quote it. Addresses of one link only
-// (169.254.0.0/16 and fe80::/10) are refused: clouds keep credentials there, and
-// no server of configurations lives there.
+// configuration, and errors do not quote it. Addresses of the head itself are
+// for those who may do everything, which is judged when one is written
+// (shared/object), so that here no name and no redirect may lead to one.
+// Addresses of one link only (169.254.0.0/16 and fe80::/10) are refused in any
+// case: clouds keep credentials there, and no server of configurations lives
+// there.
 type fetcher struct {
 	client *http.Client
 	slots  chan struct{}
@@ -36,26 +40,48 @@ const (
 	fetchIdleConns = 4
 )
 
-func newFetcher() *fetcher {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
+func newFetcher(heads func(addr string) bool) *fetcher {
+	nowhere := func(a netip.Addr) bool { return a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() }
+	offLimits := func(a netip.Addr) bool { return object.OffLimits(a, heads) }
+	written, lookedUp := unless(nowhere), unless(offLimits)
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, _, err := net.SplitHostPort(address); err == nil && object.Literal(host) {
+			return written.DialContext(ctx, network, address)
 		}
-		if a := ap.Addr().Unmap(); a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
-			return fmt.Errorf("%s is an address that configurations are not fetched from", a)
-		}
-		return nil
-	}}
+		return lookedUp.DialContext(ctx, network, address)
+	}
 	return &fetcher{slots: make(chan struct{}, maxFetches), client: &http.Client{
 		Timeout:   fetchTime,
-		Transport: &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: 5 * time.Second, MaxIdleConns: fetchIdleConns, IdleConnTimeout: time.Minute},
+		Transport: &http.Transport{DialContext: dial, TLSHandshakeTimeout: 5 * time.Second, MaxIdleConns: fetchIdleConns, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
 				return fmt.Errorf("more than %d redirects", maxRedirects)
 			}
+			host := r.URL.Hostname()
+			if a, err := netip.ParseAddr(host); r.URL.Host != via[0].URL.Host && object.Literal(host) && (err != nil || offLimits(a)) {
+				return refusal(host)
+			}
 			return remote(r.URL)
 		},
+	}}
+}
+
+// refusal is the error for an address.
+func refusal(addr string) error {
+	return fmt.Errorf("%s is an address that configurations are not fetched from", addr)
+}
+
+// unless is a dialer that refuses some addresses, after names are looked up.
+func unless(refused func(netip.Addr) bool) *net.Dialer {
+	return &net.Dialer{Timeout: 5 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		if a := ap.Addr().Unmap(); refused(a) {
+			return refusal(a.String())
+		}
+		return nil
 	}}
 }
 

@@ -20,20 +20,15 @@ import (
 	"muster/shared/object"
 )
 
-// attrIgnition says where a node's Ignition configuration is: a URL, a file of
-// a gitrepo as gitrepo:NAME/PATH or as the URL under which this head shows it,
-// or a file of the kickstart directory.
-const attrIgnition = "_ignition"
-
 func (p *Provision) getIgnition(w http.ResponseWriter, r *http.Request) error {
 	o, err := p.opt.Objects.Find(object.KindNode, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
 	n := o.(*object.Node)
-	where := object.Attribute(p.opt.Objects.Look(), n, attrIgnition)
+	where := object.Attribute(p.opt.Objects.Look(), n, object.AttrIgnition)
 	if where == "" {
-		return fault.New(fault.NotFound, "The node %s has no attribute %s, which says where its Ignition configuration is.", n.Name, attrIgnition)
+		return fault.New(fault.NotFound, "The node %s has no attribute %s, which says where its Ignition configuration is.", n.Name, object.AttrIgnition)
 	}
 	text, fetched, err := p.configuration(r, n, where)
 	if err != nil {
@@ -56,7 +51,7 @@ func (p *Provision) configuration(r *http.Request, n *object.Node, where string)
 	repo, name, inGit := p.inGit(r, where)
 	switch {
 	case inGit && p.opt.GitFile == nil:
-		return "", false, fault.New(fault.Conflict, "%s names the gitrepo %q, and this head has none.", attrIgnition, repo)
+		return "", false, fault.New(fault.Conflict, "%s names the gitrepo %q, and this head has none.", object.AttrIgnition, repo)
 	case inGit:
 		raw, err := p.opt.GitFile(r.Context(), repo, name, maxConfig)
 		if err != nil {

@@ -53,7 +53,9 @@ type Options struct {
 	Ignition string
 	// GitFile reads one file of a gitrepo; nil where there are none.
 	GitFile func(ctx context.Context, repo, path string, limit int64) ([]byte, error)
-	Log     *slog.Logger
+	// Heads says whether an address is one of a head.
+	Heads func(addr string) bool
+	Log   *slog.Logger
 }
 
 // Provision serves the endpoints.
@@ -65,7 +67,7 @@ type Provision struct {
 
 // New makes it.
 func New(opt Options) *Provision {
-	return &Provision{opt: opt, files: files{opt.Dir}, fetcher: newFetcher()}
+	return &Provision{opt: opt, files: files{opt.Dir}, fetcher: newFetcher(opt.Heads)}
 }
 
 // Paths that installers use; the published API has its own.

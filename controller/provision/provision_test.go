@@ -46,7 +46,7 @@ func start(t *testing.T, root ...string) *site {
 				},
 				RootURL: s.root,
 				Head:    func() map[string]any { return map[string]any{"name": apitest.HeadName, "ip": "10.0.0.1"} },
-				GitFile: gitFile,
+				GitFile: gitFile, Heads: func(a string) bool { return a == "10.0.0.1" },
 			})
 			return [][]api.Route{s.p.Routes()}
 		},

@@ -26,6 +26,13 @@ func attrib() *kind.Spec {
 			kind.Field{Path: "attributes", Summary: "names and values, one level deep", Source: kind.User, Format: kind.KeyValues, Default: "{}", Sub: kind.SubMap, Guarded: true, Stamp: "edited"},
 			kind.Field{Path: "edited", Summary: "when and by whom single attributes were last changed; shown with the attributes alone", Source: kind.Head, Format: kind.Shown("object")},
 		),
+		Prepare: func(tx kind.Tx, obj, old kind.Object) error {
+			var was kind.Values
+			if old != nil {
+				was = old.(*Attrib).Attributes
+			}
+			return guardIgnition(tx, obj.(*Attrib).Attributes, was)
+		},
 		Show: func(_ kind.Look, obj kind.Object) kind.Object {
 			g := *obj.(*Attrib)
 			g.Edited = nil

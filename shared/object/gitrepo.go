@@ -25,6 +25,7 @@ type Gitrepo struct {
 	Upstream    string   `json:"upstream,omitempty"`
 	BranchMap   []string `json:"branch_map,omitempty"` // "LOCAL:REMOTE", or "NAME" for the same on both sides
 	SyncPeriod  Period   `json:"sync_period,omitempty"`
+	Trusted     bool     `json:"trusted,omitempty"`
 }
 
 // Remote gives what the repository is synchronized with; mirror says that it is
@@ -284,6 +285,7 @@ func gitrepo() *kind.Spec {
 			kind.Field{Path: "upstream", Summary: "the repository whose changes are taken into this one; excludes url", Source: kind.User, Format: gitURL},
 			kind.Field{Path: "branch_map", Summary: "LOCAL:REMOTE, or NAME for both, of the branches to synchronize; all when unset", Source: kind.User, Format: branchMapFormat},
 			kind.Field{Path: "sync_period", Summary: `time between synchronizations: seconds, or such as "10m", "2h", "1d"`, Source: kind.User, Format: periodFormat},
+			kind.Field{Path: "trusted", Summary: "an admin who may do everything named the remote: it may redirect, and be the head itself", Source: kind.Head, Format: kind.Bool},
 		),
 	}
 }
@@ -301,8 +303,8 @@ func checkGitrepo(obj kind.Object) error {
 }
 
 // prepareGitrepo puts the password back into a URL that comes back as it was
-// shown, and keeps paths of the head for those who may do everything: git reads
-// them as the head's own user.
+// shown, and keeps paths and addresses of the head for those who may do
+// everything: git acts there as the head's own user.
 func prepareGitrepo(tx kind.Tx, obj, old kind.Object) error {
 	g, was := obj.(*Gitrepo), &Gitrepo{}
 	if old != nil {
@@ -316,9 +318,31 @@ func prepareGitrepo(tx kind.Tx, obj, old kind.Object) error {
 		if *f.now != f.previous && *f.now == HidePassword(f.previous) {
 			*f.now = f.previous
 		}
-		if *f.now != f.previous && LocalURL(*f.now) && !slices.Contains(tx.By().Roles, RoleFullAdmin) {
+		if *f.now == f.previous || *f.now == "" {
+			continue
+		}
+		g.Trusted = tx.By().Itself() || slices.Contains(tx.By().Roles, RoleFullAdmin)
+		if LocalURL(*f.now) && !g.Trusted {
 			return fault.New(fault.Forbidden, "%s: only an admin with %s may name a path on the head; use a URL.", f.name, RoleFullAdmin)
 		}
+		if err := guardHost(tx, f.name, GitHost(*f.now)); err != nil {
+			return err
+		}
+	}
+	if g.URL == "" && g.Upstream == "" {
+		g.Trusted = false
 	}
 	return nil
+}
+
+// GitHost is the host of a remote, "" for a path on the head.
+func GitHost(remote string) string {
+	if LocalURL(remote) {
+		return ""
+	}
+	if u, err := url.Parse(remote); err == nil && strings.Contains(remote, "://") {
+		return u.Hostname()
+	}
+	host, _, _ := strings.Cut(remote, ":") // user@host:path
+	return host[strings.LastIndexByte(host, '@')+1:]
 }

@@ -65,6 +65,13 @@ func node() *kind.Spec {
 			if err := guardPowerURIs(tx.By(), obj.(*Node), old); err != nil {
 				return err
 			}
+			var was kind.Values
+			if old != nil {
+				was = old.(*Node).Attributes
+			}
+			if err := guardIgnition(tx, obj.(*Node).Attributes, was); err != nil {
+				return err
+			}
 			return placeNode(tx, obj, old)
 		},
 		Keys: func(obj kind.Object) map[string]string {
