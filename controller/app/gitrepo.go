@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"muster/controller/gitrepo"
+	"muster/controller/registry"
 	"muster/shared/fault"
+	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -25,6 +27,9 @@ func (h *Head) openGitrepos() (*gitrepo.Repos, error) {
 	}
 	return gitrepo.New(gitrepo.Options{
 		Objects: h.reg, Auth: h.auth, Dir: filepath.Join(h.cfg.Data, "gitrepos"), Head: h.name, Env: env, Heads: h.dir.taken, Log: h.log, Now: time.Now,
+		Record: func(ctx context.Context, by kind.Author, o *object.Gitrepo, action string, detail map[string]string) error {
+			return h.reg.Record(ctx, by, registry.Entry{Action: action, Kind: object.KindGitrepo, UID: o.UID, Name: o.Name, Detail: detail})
+		},
 	})
 }
 

@@ -5,9 +5,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"muster/controller/app/apptest"
+	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -44,5 +46,25 @@ func TestReservedStaysHidden(t *testing.T) {
 		h.OK("PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`)
 		want(t, uri, h.As(racks.Access, "GET", "/node/n0/power_uri", ""), status, "")
 		want(t, uri, h.As(h.Token(), "GET", "/node/n0/power_uri", ""), http.StatusOK, "")
+	}
+	// A group's selector tells the value that it looks for.
+	h.OK("POST", "/dyngroups", `{"name":"secret","selector":"a[_pass] == \"hidden\""}`)
+	h.OK("POST", "/dyngroups", `{"name":"open","selector":"a[shown] == 1"}`)
+	_, clerk := h.NewAdmin("clerk", object.RoleAuthUser, string(kind.AuditRead), "DyngroupsWrite")
+	for path, want := range map[string]string{
+		"/dyngroup/secret": "secret", "/dyngroup/open": "shown", "/dyngroups": "shown", "/dyngroup/secret/nodes": `["`, "/audit?kind=dyngroup": "shown", "/audit?uid=x": "",
+	} {
+		if got := string(h.As(clerk.Access, "GET", path, "").Raw); strings.Contains(got, "_pass") || !strings.Contains(got, want) {
+			t.Errorf("%s: %s", path, got)
+		}
+		if full := string(h.OK("GET", path, "")); strings.Contains(path, "dyngroup") && !strings.Contains(path, "open") && !strings.Contains(path, "nodes") && !strings.Contains(full, "_pass") {
+			t.Errorf("%s lacks the selector for those who may see it: %s", path, full)
+		}
+	}
+	want(t, "a group that guesses", h.As(clerk.Access, "POST", "/dyngroups", `{"name":"x","selector":"a[_pass] =~ \"^h\""}`), http.StatusForbidden, "_pass")
+	want(t, "a group that guesses", h.As(clerk.Access, "PATCH", "/dyngroup/open", `{"selector":"a[_pass] =~ \"^h\""}`), http.StatusForbidden, "_pass")
+	want(t, "another field of the group", h.As(clerk.Access, "PATCH", "/dyngroup/secret", `{"description":"x"}`), http.StatusOK, "")
+	if got := string(h.OK("GET", "/dyngroup/secret", "")); !strings.Contains(got, "_pass") {
+		t.Errorf("who could not see the selector has changed it: %s", got)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"muster/controller/api"
 	"muster/controller/registry"
 	"muster/shared/fault"
@@ -83,7 +85,7 @@ func (a *Audit) list(w http.ResponseWriter, r *http.Request) error {
 	seesAll := api.CallerOf(r.Context()).Can(kind.ReservedAttribRead)
 	for i := range entries {
 		if !seesAll {
-			conceal(&entries[i])
+			a.conceal(&entries[i])
 		}
 	}
 	return api.Data(w, append([]registry.Entry{}, entries...))
@@ -134,10 +136,30 @@ func (a *Audit) match(q url.Values) (func(*registry.Entry) bool, error) {
 }
 
 // conceal leaves out what the caller could not read of the object either.
-func conceal(e *registry.Entry) {
-	for path := range e.Changes {
-		if _, key, ok := strings.Cut(path, "."); ok && kind.Reserved(key) {
+func (a *Audit) conceal(e *registry.Entry) {
+	var spec *kind.Spec
+	for _, s := range a.Trail.Specs() {
+		if s.Name == e.Kind {
+			spec = s
+		}
+	}
+	for path, d := range e.Changes {
+		if _, key, ok := strings.Cut(path, "."); ok && kind.Reserved(key) || spec != nil && tells(spec, path, d) {
 			delete(e.Changes, path)
 		}
 	}
+}
+
+// tells says whether one side of a field's change tells of reserved keys.
+func tells(spec *kind.Spec, path string, d registry.Delta) bool {
+	f, ok := spec.Field(path)
+	if !ok || f.Tells == nil {
+		return false
+	}
+	for _, side := range []jsontext.Value{d.From, d.To} {
+		if text, err := jsontext.AppendUnquote(nil, side); side != nil && (err != nil || f.Tells(string(text))) {
+			return true
+		}
+	}
+	return false
 }

@@ -144,8 +144,10 @@ func (s *Repos) deleteBranches(w http.ResponseWriter, req *http.Request) error {
 	}
 	var gone []string
 	err = s.change(req.Context(), r, func(ctx context.Context) (err error) {
-		gone, err = r.remove(ctx, in.Branches)
-		return err
+		if gone, err = r.remove(ctx, in.Branches); err != nil || len(gone) == 0 {
+			return err
+		}
+		return s.opt.Record(context.WithoutCancel(ctx), api.By(req), o, "delete branches", map[string]string{"branches": strings.Join(gone, ", ")})
 	})
 	if err != nil {
 		return err

@@ -44,8 +44,10 @@ type Options struct {
 	Head    string                 // host name, for commits that are made here
 	Env     []string               // of git, such as proxies: NAME=value
 	Heads   func(addr string) bool // whether an address is one of a head
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Record notes in the audit trail what somebody did to a repository.
+	Record func(ctx context.Context, by kind.Author, o *object.Gitrepo, action string, detail map[string]string) error
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // Repos serves all repositories of this head.

@@ -132,6 +132,10 @@ func TestPushCloneFetch(t *testing.T) {
 	if got := git(t, clone, "rev-parse", "HEAD"); got != git(t, src, "rev-parse", "HEAD") {
 		t.Errorf("cloned %s", got)
 	}
+	if log := string(h.OK("GET", "/audit?action=push", nil)); !strings.Contains(log, `"refs":"main ..`+git(t, src, "rev-parse", "--short=12", "HEAD")+`"`) ||
+		!strings.Contains(log, `"name":"config files"`) || !strings.Contains(log, `"admin":"`+h.Admin+`"`) || !strings.Contains(log, `"from":"127.0.0.1"`) {
+		t.Errorf("the audit trail: %s", log)
+	}
 	second := commit(t, src, "README", "second\n")
 	git(t, src, "tag", "-m", "a tag", "v1")
 	git(t, src, "push", "-q", "--follow-tags", withToken(url, h.Token()), "main", "main:feature/x")
@@ -353,6 +357,9 @@ func TestBranches(t *testing.T) {
 	h.OK("DELETE", path+"/branches", `{"branches":["old","feature/a"]}`)
 	if got := names(nil); got != "feature/b *main" {
 		t.Errorf("left: %s", got)
+	}
+	if log := string(h.OK("GET", "/audit?action=delete%20branches", nil)); !strings.Contains(log, `"branches":"feature/a, old"`) || !strings.Contains(log, `"admin":"`+h.Admin+`"`) {
+		t.Errorf("the audit trail: %s", log)
 	}
 	h.OK("DELETE", path+"/branches", `{"branches":["main"]}`)
 	if got := names(nil); got != "*feature/b" {

@@ -149,8 +149,11 @@ func (s *Repos) postSync(w http.ResponseWriter, req *http.Request) error {
 	err = s.change(req.Context(), r, func(ctx context.Context) error {
 		j, begun := job{in.Action, mapping, remoteOf(o), s.author(admin)}, s.opt.Now()
 		var err error
-		if res, err = r.sync(ctx, j); err != nil || j.remote.url == "" {
+		if res, err = r.sync(ctx, j); err != nil {
 			return plain(err)
+		}
+		if err := s.opt.Record(context.WithoutCancel(ctx), api.By(req), o, "sync", res.detail(j.remote)); err != nil || j.remote.url == "" {
+			return err
 		}
 		return s.ended(o, r, j, begun, nil)
 	})

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"muster/controller/api"
 	"muster/shared/fault"
+	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -120,7 +124,9 @@ func (s *Repos) call(w http.ResponseWriter, req *http.Request) error {
 		header(w, service, "result")
 		rn := run{dir: r.dir, stdin: body, stdout: &patientWriter{w, http.NewResponseController(w)}, env: protocolOf(req)}
 		if service == receivePack {
-			return s.receive(ctx, r, admin, rn)
+			by := api.By(req) // the route is public, so that nobody was named yet
+			by.Name = admin
+			return s.receive(ctx, o, r, by, rn)
 		}
 		rn.stdin, rn.args = io.LimitReader(body, maxRequest), []string{"upload-pack", "--stateless-rpc", r.bare()}
 		_, err = s.git.do(ctx, rn)
@@ -129,14 +135,14 @@ func (s *Repos) call(w http.ResponseWriter, req *http.Request) error {
 }
 
 // receive takes a push. The client's answer ends when the work tree is there too.
-func (s *Repos) receive(ctx context.Context, r *repo, admin string, rn run) error {
+func (s *Repos) receive(ctx context.Context, o *object.Gitrepo, r *repo, by kind.Author, rn run) error {
 	return s.change(ctx, r, func(ctx context.Context) error {
 		room, err := r.room()
 		if err != nil {
 			return err
 		}
 		rn.args = []string{"-c", fmt.Sprintf("receive.maxInputSize=%d", room), "receive-pack", "--stateless-rpc", r.bare()}
-		rn.disk, rn.env = room, append(rn.env, s.author(admin)...)
+		rn.disk, rn.env = room, append(rn.env, s.author(by.Name)...)
 		before, err := r.refs(ctx)
 		if err != nil {
 			return err
@@ -148,7 +154,10 @@ func (s *Repos) receive(ctx context.Context, r *repo, admin string, rn run) erro
 		if err != nil || before == after {
 			return err
 		}
-		s.opt.Log.Info("git push", "repository", r.uid, "admin", admin)
+		s.opt.Log.Info("git push", "repository", r.uid, "admin", by.Name)
+		if err := s.opt.Record(context.WithoutCancel(ctx), by, o, "push", map[string]string{"refs": moved(before, after)}); err != nil {
+			return err
+		}
 		if err := r.remember(func(st *state) { st.Grown = true }); err != nil {
 			return err
 		}
@@ -159,6 +168,28 @@ func (s *Repos) receive(ctx context.Context, r *repo, admin string, rn run) erro
 		}
 		return nil
 	})
+}
+
+// moved tells what differs between two lists of refs.
+func moved(before, after string) string {
+	commits := func(list string) map[string]string {
+		out := map[string]string{}
+		for line := range strings.Lines(list) {
+			commit, ref, _ := strings.Cut(strings.TrimSpace(line), " ")
+			out[strings.TrimPrefix(ref, localPrefix)] = commit
+		}
+		return out
+	}
+	was, is := commits(before), commits(after)
+	all := maps.Clone(was)
+	maps.Copy(all, is)
+	var out []string
+	for _, ref := range slices.Sorted(maps.Keys(all)) {
+		if was[ref] != is[ref] {
+			out = append(out, ref+" "+brief(was[ref], is[ref]))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // refs is everything that a push can change, as one text.

@@ -44,6 +44,24 @@ type result struct {
 	Branches []update `json:"branches"`
 }
 
+// detail is what the audit trail says of a synchronization.
+func (r *result) detail(m remote) map[string]string {
+	var did []string
+	for _, b := range r.Branches {
+		did = append(did, fmt.Sprintf("%s %s %s", b.Local, b.Result, brief(b.Before, b.After)))
+	}
+	return map[string]string{"action": r.Action, "remote": m.shown(), "head": r.Head, "branches": strings.Join(did, ", ")}
+}
+
+// brief tells from which commit to which a branch went.
+func brief(before, after string) string {
+	short := func(commit string) string { return commit[:min(len(commit), 12)] }
+	if before == after {
+		return short(after)
+	}
+	return short(before) + ".." + short(after)
+}
+
 // sync does a job that changes something: all of it, or nothing but what was
 // fetched. Caller holds the lock.
 func (r *repo) sync(ctx context.Context, j job) (*result, error) {

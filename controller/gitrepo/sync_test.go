@@ -118,6 +118,9 @@ func TestUpstream(t *testing.T) {
 	if got := git(t, own, "log", "-1", "--format=%an %p"); len(strings.Fields(got)) != 3 {
 		t.Errorf("the merge is %q", got)
 	}
+	if log := string(h.OK("GET", "/audit?action=sync", nil)); strings.Count(log, `"action":"sync"`) != 1 || !strings.Contains(log, `"branches":"`+res.Branches[0].Local+" "+res.Branches[0].Result) || !strings.Contains(log, `"action":"pull"`) {
+		t.Errorf("the audit trail: %s", log)
+	}
 	if res = synced(h, path, object{"action": "pull"}); res.results() != "site ahead" {
 		t.Errorf("pulling again: %+v", res)
 	}

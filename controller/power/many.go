@@ -83,6 +83,9 @@ func (p *Power) postMany(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if strings.TrimSpace(strings.ToLower(in.State)) == "status" {
+		if in.Force || len(in.Steps) > 0 {
+			return fault.Invalidf("state: status only asks, so that neither force nor steps go with it.")
+		}
 		return p.stream(w, r, in, p.ask)
 	}
 	o := order{State: in.State, Force: in.Force, Steps: in.Steps, retries: in.Retries, answer: time.Duration(in.Timeout * float64(time.Second))}
@@ -91,10 +94,7 @@ func (p *Power) postMany(w http.ResponseWriter, r *http.Request) error {
 	}
 	by := api.By(r)
 	return p.stream(w, r, in, func(ctx context.Context, n *object.Node, _ many, say func(result)) result {
-		if err := p.note(ctx, by, n, o); err != nil {
-			return failure(n, err)
-		}
-		j, err := p.start(ctx, n, by.Name, o)
+		j, err := p.start(ctx, n, by, o)
 		if err != nil {
 			return failure(n, err)
 		}

@@ -33,10 +33,7 @@ func (p *Power) putState(w http.ResponseWriter, r *http.Request) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if err := p.note(r.Context(), api.By(r), n, o); err != nil {
-		return err
-	}
-	j, err := p.start(r.Context(), n, api.By(r).Name, o)
+	j, err := p.start(r.Context(), n, api.By(r), o)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"muster/controller/power/bmc"
 	"muster/shared/fault"
+	"muster/shared/kind"
 	"muster/shared/object"
 )
 
@@ -244,8 +245,9 @@ type job struct {
 const maxJob = maxSteps*maxStepTime*time.Second + time.Minute
 
 // start begins an order at a node, which goes on when the request ends: half a
-// shutdown is none. There is one at a time; one with force ends another.
-func (p *Power) start(ctx context.Context, n *object.Node, by string, o order) (*job, error) {
+// shutdown is none. There is one at a time; one with force ends another. What is
+// begun is in the audit trail before, and what is refused is not.
+func (p *Power) start(ctx context.Context, n *object.Node, by kind.Author, o order) (*job, error) {
 	targets, err := p.targets(n)
 	if err != nil {
 		return nil, err
@@ -263,7 +265,13 @@ func (p *Power) start(ctx context.Context, n *object.Node, by string, o order) (
 	}
 	p.busy[n.UID] = j
 	p.mu.Unlock()
-	s := &switching{Power: p, node: n, targets: targets, order: o, by: by, step: func(name string) {
+	if err := p.note(ctx, by, n, o); err != nil {
+		cancel()
+		j.err = err
+		p.leave(n, j, old)
+		return nil, err
+	}
+	s := &switching{Power: p, node: n, targets: targets, order: o, by: by.Name, step: func(name string) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		j.at = name
@@ -275,15 +283,29 @@ func (p *Power) start(ctx context.Context, n *object.Node, by string, o order) (
 			<-old.done
 		}
 		j.step, j.err = s.run(ctx)
-		p.mu.Lock()
-		if p.busy[n.UID] == j {
-			delete(p.busy, n.UID)
-		}
-		p.mu.Unlock()
-		p.finished(n, by, o, j)
-		close(j.done)
+		p.finished(n, by.Name, o, j)
+		p.leave(n, j, nil)
 	}()
 	return j, nil
+}
+
+// leave makes room for the next job, or for one that j did not end after all.
+func (p *Power) leave(n *object.Node, j, old *job) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer close(j.done)
+	if p.busy[n.UID] != j {
+		return
+	}
+	delete(p.busy, n.UID)
+	if old == nil {
+		return
+	}
+	select {
+	case <-old.done:
+	default:
+		p.busy[n.UID] = old
+	}
 }
 
 func (p *Power) finished(n *object.Node, by string, o order, j *job) {

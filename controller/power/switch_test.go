@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -116,8 +117,33 @@ func TestRefusedOrders(t *testing.T) {
 			t.Errorf("%s: %s", body, why)
 		}
 	}
-	if resets, _ := b.Seen(); len(resets) > 0 {
-		t.Error(resets)
+	for _, more := range []string{`"force":true`, `"steps":["hard"]`} {
+		if why := h.Refused("POST", "/power", `{"nodes":"n0","state":"status",`+more+`}`); !strings.Contains(why, "status only asks") {
+			t.Error(why)
+		}
+	}
+	// One order at a time; what is refused is not in the audit trail.
+	h.agents.set(uid, true)
+	begun, end := make(chan struct{}), make(chan struct{})
+	h.agents.run = func(string, string) error { close(begun); <-end; return errors.New("ended") }
+	first := make(chan apitest.Answer, 1)
+	go func() {
+		first <- h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"off","steps":[{"step":"agent","timeout":30},"hard"]}`)
+	}()
+	<-begun
+	noted := len(h.audit)
+	if a := h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"on"}`); a.Status != http.StatusConflict {
+		t.Errorf("%d %s", a.Status, a.Raw)
+	}
+	if a := h.Do("POST", "/power", `{"nodes":"n0","state":"on"}`); !strings.Contains(string(a.Raw), `"status":409`) {
+		t.Errorf("%s", a.Raw)
+	}
+	if resets, _ := b.Seen(); len(resets) > 0 || noted != 1 || len(h.audit) != noted {
+		t.Errorf("switched %v, noted %v", resets, h.audit)
+	}
+	close(end)
+	if a := <-first; string(a.Data) != `{"step":"hard"}` {
+		t.Errorf("%d %s", a.Status, a.Raw)
 	}
 }
 

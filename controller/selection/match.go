@@ -9,7 +9,7 @@ import (
 // Matcher gives a function that says whether a selector picks a node at the
 // moment of asking, where by may know that. One goroutine may use it.
 func (s *Selection) Matcher(text string, by kind.Author) (func(uid string) bool, error) {
-	if err := mayAsk(text, by); err != nil {
+	if err := object.MayAsk(text, by); err != nil {
 		return nil, err
 	}
 	e, err := selector.Parse(text)

@@ -100,25 +100,10 @@ func (s *Selection) pick(w http.ResponseWriter, r *http.Request) error {
 
 // SelectBy is Select for somebody who must not learn what he may not see.
 func (s *Selection) SelectBy(ctx context.Context, by kind.Author, text string) ([]*object.Node, error) {
-	if err := mayAsk(text, by); err != nil {
+	if err := object.MayAsk(text, by); err != nil {
 		return nil, err
 	}
 	return s.Select(ctx, text)
-}
-
-// mayAsk refuses selectors about what the caller may not see: by asking often
-// enough he would know it.
-func mayAsk(text string, by kind.Author) error {
-	e, err := selector.Parse(text)
-	if err != nil || by.May(kind.ReservedAttribRead) {
-		return err
-	}
-	for _, l := range e.Uses().Lookups {
-		if l.Section == selector.Attributes && kind.Reserved(l.Key) {
-			return fault.New(fault.Forbidden, "selector: %s is a reserved attribute, and %s lacks the permission %s.", l.Key, by.Name, kind.ReservedAttribRead)
-		}
-	}
-	return nil
 }
 
 // Select gives the nodes that a selector picks, ordered by UID. They must not

@@ -24,11 +24,7 @@ func (s *Spec) Redact(obj Object, by Author) Object {
 	out := obj
 	for i := range s.Fields {
 		f := &s.Fields[i]
-		if !f.Guarded || by.May(ReservedAttribRead) {
-			continue
-		}
-		values := s.values(obj, f)
-		if !hasReserved(values) {
+		if by.May(ReservedAttribRead) || !s.tells(obj, f) {
 			continue
 		}
 		if out == obj {
@@ -36,16 +32,33 @@ func (s *Spec) Redact(obj Object, by Author) Object {
 			v.Elem().Set(reflect.ValueOf(obj).Elem())
 			out = v.Interface().(Object)
 		}
-		seen := maps.Clone(values)
+		if f.Tells != nil {
+			v, _ := s.Value(out, f.Path)
+			v.SetZero()
+			continue
+		}
+		seen := maps.Clone(s.values(obj, f))
 		maps.DeleteFunc(seen, func(key string, _ any) bool { return Reserved(key) })
 		s.setValues(out, f, seen)
 	}
 	return out
 }
 
+// tells says whether a field holds or tells of reserved keys.
+func (s *Spec) tells(obj Object, f *Field) bool {
+	switch {
+	case f.Guarded:
+		return hasReserved(s.values(obj, f))
+	case f.Tells != nil:
+		v, ok := s.Value(obj, f.Path)
+		return ok && f.Tells(v.String())
+	}
+	return false
+}
+
 // SeesAll says whether Redact hides nothing of the kind from the author.
 func (s *Spec) SeesAll(by Author) bool {
-	return by.May(ReservedAttribRead) || !slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Guarded })
+	return by.May(ReservedAttribRead) || !slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Guarded || f.Tells != nil })
 }
 
 // Guard refuses the change from old (nil on creation) to obj where the author

@@ -75,6 +75,9 @@ type Field struct {
 	Sub      Sub
 	Write    Permission // what changing it takes beside the kind's Write, or through its Sub endpoints instead of it
 	Guarded  bool       // Values whose reserved keys take permissions of their own, see Reserved
+	// Tells says of a text whether it tells of reserved keys, so that only those
+	// who may read them see it; nil where none can.
+	Tells func(text string) bool
 	// Stamp names a *Stamp of the head's in which changes through the Sub
 	// endpoints are noted. Once there are any, GET through them shows it among the keys.
 	Stamp  string
@@ -305,6 +308,8 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 			return fail("field %q is written by users, but its format cannot be parsed", f.Path)
 		case f.Guarded && reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Path]).Type != reflect.TypeFor[Values]():
 			return fail("field %q is guarded, which only Values can be", f.Path)
+		case f.Tells != nil && reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Path]).Type.Kind() != reflect.String:
+			return fail("field %q may tell of reserved keys, which only a text can", f.Path)
 		case f.Stamp != "" && (f.Sub != SubMap || s.bound[f.Stamp] == nil || reflect.TypeOf(s.New()).Elem().FieldByIndex(s.bound[f.Stamp]).Type != reflect.TypeFor[*Stamp]()):
 			return fail("field %q is stamped in %q, which is no *Stamp, or has no keys", f.Path, f.Stamp)
 		case f.Per != "" && !s.few(f):

@@ -1,6 +1,7 @@
 package object
 
 import (
+	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/selector"
 )
@@ -26,11 +27,19 @@ func dyngroup() *kind.Spec {
 		Fields: meta(
 			nameField(true),
 			descriptionField(),
-			kind.Field{Path: "selector", Summary: `which nodes, such as h[ram_total] > 100GB`, Source: kind.User, Format: selectorFormat, Required: true},
-			kind.Field{Path: "parsed", Summary: "the selector in its normal form", Source: kind.Head, Format: kind.Shown("text")},
+			kind.Field{Path: "selector", Summary: `which nodes, such as h[ram_total] > 100GB`, Source: kind.User, Format: selectorFormat, Required: true, Tells: TellsReserved},
+			kind.Field{Path: "parsed", Summary: "the selector in its normal form", Source: kind.Head, Format: kind.Shown("text"), Tells: TellsReserved},
 		),
 		Columns: []string{"name", "selector", "description"},
-		Prepare: func(tx kind.Tx, obj, _ kind.Object) error { return endsSomewhere(tx, obj.(*Dyngroup)) },
+		Prepare: func(tx kind.Tx, obj, old kind.Object) error {
+			g := obj.(*Dyngroup)
+			if old == nil || g.Selector != old.(*Dyngroup).Selector {
+				if err := MayAsk(g.Selector, tx.By()); err != nil {
+					return err
+				}
+			}
+			return endsSomewhere(tx, g)
+		},
 		Show: func(_ kind.Look, obj kind.Object) kind.Object {
 			g := *obj.(*Dyngroup)
 			if e, err := selector.Parse(g.Selector); err == nil {
@@ -45,6 +54,37 @@ var selectorFormat = kind.Parsed("selector", func(s string) (string, error) {
 	_, err := selector.Parse(s)
 	return s, err
 })
+
+// reservedIn gives the first reserved attribute that a selector looks up, ""
+// where there is none.
+func reservedIn(e *selector.Expr) string {
+	for _, l := range e.Uses().Lookups {
+		if l.Section == selector.Attributes && kind.Reserved(l.Key) {
+			return l.Key
+		}
+	}
+	return ""
+}
+
+// MayAsk refuses selectors about what their author may not see: by asking often
+// enough he would know it.
+func MayAsk(text string, by kind.Author) error {
+	e, err := selector.Parse(text)
+	if err != nil || by.May(kind.ReservedAttribRead) {
+		return err
+	}
+	if key := reservedIn(e); key != "" {
+		return fault.New(fault.Forbidden, "selector: %s is a reserved attribute, and %s lacks the permission %s.", key, by.Name, kind.ReservedAttribRead)
+	}
+	return nil
+}
+
+// TellsReserved says whether a selector tells of reserved attributes. One that
+// cannot be read may.
+func TellsReserved(text string) bool {
+	e, err := selector.Parse(text)
+	return text != "" && (err != nil || reservedIn(e) != "")
+}
 
 // endsSomewhere refuses a group whose selector leads back to itself.
 func endsSomewhere(tx kind.Tx, g *Dyngroup) error {
