@@ -48,18 +48,23 @@ func TestSendingTheHeadToItself(t *testing.T) {
 
 	// What one who may named stays while others change the rest.
 	h.OK("POST", "/gitrepos", `{"name":"r","upstream":"`+h.HTTP+`/x.git"}`)
-	trusted := func() bool {
-		return strings.Contains(string(h.OK("GET", "/gitrepo/r", nil)), `"trusted":true`)
+	confined := func() bool {
+		return strings.Contains(string(h.OK("GET", "/gitrepo/r", nil)), `"confined":true`)
 	}
 	as(jo.Access, 200, "PATCH", "/gitrepo/r", `{"description":"x","upstream":"`+h.HTTP+`/x.git"}`)
-	if as(jo.Access, 502, "POST", "/gitrepo/r/sync", `{"action":"pull"}`); !trusted() {
-		t.Error("a change of its description took the remote's trust")
+	if as(jo.Access, 502, "POST", "/gitrepo/r/sync", `{"action":"pull"}`); confined() {
+		t.Error("a change of its description confined the remote")
 	}
 	as(jo.Access, 403, "PATCH", "/gitrepo/r", `{"url":"`+h.HTTP+`/x.git","upstream":null}`)
-	as(jo.Access, 400, "PATCH", "/gitrepo/r", `{"trusted":false}`)
+	as(jo.Access, 400, "PATCH", "/gitrepo/r", `{"confined":true}`)
+	as(jo.Access, 200, "PATCH", "/gitrepo/r", `{"upstream":"http://192.0.2.1/x.git"}`)
+	if !confined() {
+		t.Error("the remote of one who may not do everything is not confined")
+	}
+	as(jo.Access, 400, "PATCH", "/gitrepo/r", `{"confined":false}`)
 	as(jo.Access, 200, "PATCH", "/gitrepo/r", `{"upstream":null}`)
-	if trusted() {
-		t.Error("trusted without a remote")
+	if confined() {
+		t.Error("confined without a remote")
 	}
 	// A name says where it leads only when it is looked up.
 	name, err := os.Hostname()

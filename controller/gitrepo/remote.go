@@ -17,14 +17,14 @@ import (
 
 // remote is what a repository is synchronized with.
 type remote struct {
-	url     string
-	mirror  bool // the repository is a copy of it
-	trusted bool // whoever named it may send the head anywhere
+	url      string
+	mirror   bool // the repository is a copy of it
+	confined bool // whoever named it must not send the head to itself
 }
 
 func remoteOf(o *object.Gitrepo) remote {
 	u, mirror := o.Remote()
-	return remote{u, mirror, o.Trusted || object.LocalURL(u)}
+	return remote{u, mirror, o.Confined && !object.LocalURL(u)}
 }
 
 // shown is how to speak of it.
@@ -105,7 +105,7 @@ func (m remote) explain(ctx, limited context.Context, err error, room int64) err
 		return fault.New(fault.Timeout, "%s did not send everything within %s.", m.shown(), fetchTime)
 	case !errors.As(err, &f):
 		return err
-	case !m.trusted && redirected.MatchString(f.stderr):
+	case m.confined && redirected.MatchString(f.stderr):
 		return fault.New(fault.Conflict, "%s redirects, which is followed only where an admin with %s named the remote: write the address that it leads to.", m.shown(), object.RoleFullAdmin)
 	case strings.Contains(f.stderr, "signal 25") || strings.Contains(f.stderr, "File too large"):
 		return fault.New(fault.Conflict, "%s sends more than the %d MiB that there is room for.", m.shown(), room>>20)

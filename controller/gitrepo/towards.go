@@ -27,7 +27,7 @@ var redirected = regexp.MustCompile(`returned error: 30[1278]`)
 // looked up here, and git goes to the addresses that were found good and
 // nowhere else, whatever the name means a moment later or an answer redirects to.
 func (g *git) towards(ctx context.Context, m remote) ([]string, error) {
-	if m.trusted {
+	if !m.confined {
 		return m.env(), nil
 	}
 	addrs, err := g.lookup(ctx, m)

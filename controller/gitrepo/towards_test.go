@@ -78,31 +78,31 @@ func TestTowards(t *testing.T) {
 	}
 	for _, url := range urls {
 		theirs = ""
-		for _, trusted := range []bool{true, false} {
-			if err := r.fetch(t.Context(), remote{url: url + "/x.git", trusted: trusted}); err != nil {
-				t.Errorf("%s, trusted %t: %v", url, trusted, err)
+		for _, confined := range []bool{true, false} {
+			if err := r.fetch(t.Context(), remote{url: url + "/x.git", confined: confined}); err != nil {
+				t.Errorf("%s, confined %t: %v", url, confined, err)
 			}
 		}
-		if err := r.fetch(t.Context(), remote{url: url + "/moved/x.git", trusted: true}); err != nil {
+		if err := r.fetch(t.Context(), remote{url: url + "/moved/x.git"}); err != nil {
 			t.Errorf("%s: a redirect: %v", url, err)
 		}
-		if err := r.fetch(t.Context(), remote{url: url + "/moved/x.git"}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "redirects") {
+		if err := r.fetch(t.Context(), remote{url: url + "/moved/x.git", confined: true}); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "redirects") {
 			t.Errorf("%s: a redirect: %v", url, err)
 		}
 		theirs, asked = abroad(t).String(), nil
-		if err := r.fetch(t.Context(), remote{url: url + "/x.git"}); !fault.Is(err, fault.Forbidden) || len(asked) > 0 {
+		if err := r.fetch(t.Context(), remote{url: url + "/x.git", confined: true}); !fault.Is(err, fault.Forbidden) || len(asked) > 0 {
 			t.Errorf("%s: an address of the head: %v, asked for %v", url, err, asked)
 		}
 	}
 	for _, url := range []string{"http://127.0.0.1:1/x.git", "ssh://git@[::1]/x.git", "git@localhost:x.git", "git://169.254.1.1/x.git", "http://[fe80::1]/x.git", "http://0.0.0.0/x"} {
-		if _, err := g.towards(t.Context(), remote{url: url}); !fault.Is(err, fault.Forbidden) {
+		if _, err := g.towards(t.Context(), remote{url: url, confined: true}); !fault.Is(err, fault.Forbidden) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	if _, err := g.towards(t.Context(), remote{url: "http://nobody.invalid/x.git"}); err == nil || errors.As(err, new(*failure)) {
+	if _, err := g.towards(t.Context(), remote{url: "http://nobody.invalid/x.git", confined: true}); err == nil || errors.As(err, new(*failure)) {
 		t.Errorf("a name that nobody knows: %v", err)
 	}
-	env, err := g.towards(t.Context(), remote{url: "ssh://git@192.0.2.1:2222/x.git"})
+	env, err := g.towards(t.Context(), remote{url: "ssh://git@192.0.2.1:2222/x.git", confined: true})
 	if got := strings.Join(env, "\n"); err != nil || !strings.Contains(got, "-o HostName=192.0.2.1 -o HostKeyAlias='[192.0.2.1]:2222'") {
 		t.Errorf("over ssh: %v %s", err, got)
 	}

@@ -25,7 +25,7 @@ type Gitrepo struct {
 	Upstream    string   `json:"upstream,omitempty"`
 	BranchMap   []string `json:"branch_map,omitempty"` // "LOCAL:REMOTE", or "NAME" for the same on both sides
 	SyncPeriod  Period   `json:"sync_period,omitempty"`
-	Trusted     bool     `json:"trusted,omitempty"`
+	Confined    bool     `json:"confined,omitempty"`
 }
 
 // Remote gives what the repository is synchronized with; mirror says that it is
@@ -285,7 +285,7 @@ func gitrepo() *kind.Spec {
 			kind.Field{Path: "upstream", Summary: "the repository whose changes are taken into this one; excludes url", Source: kind.User, Format: gitURL},
 			kind.Field{Path: "branch_map", Summary: "LOCAL:REMOTE, or NAME for both, of the branches to synchronize; all when unset", Source: kind.User, Format: branchMapFormat},
 			kind.Field{Path: "sync_period", Summary: `time between synchronizations: seconds, or such as "10m", "2h", "1d"`, Source: kind.User, Format: periodFormat},
-			kind.Field{Path: "trusted", Summary: "an admin who may do everything named the remote: it may redirect, and be the head itself", Source: kind.Head, Format: kind.Bool},
+			kind.Field{Path: "confined", Summary: "who named the remote may not do everything, so that it cannot redirect, or be the head itself", Source: kind.Head, Format: kind.Bool},
 		),
 	}
 }
@@ -321,8 +321,8 @@ func prepareGitrepo(tx kind.Tx, obj, old kind.Object) error {
 		if *f.now == f.previous || *f.now == "" {
 			continue
 		}
-		g.Trusted = tx.By().Itself() || slices.Contains(tx.By().Roles, RoleFullAdmin)
-		if LocalURL(*f.now) && !g.Trusted {
+		g.Confined = !tx.By().Itself() && !slices.Contains(tx.By().Roles, RoleFullAdmin)
+		if LocalURL(*f.now) && g.Confined {
 			return fault.New(fault.Forbidden, "%s: only an admin with %s may name a path on the head; use a URL.", f.name, RoleFullAdmin)
 		}
 		if err := guardHost(tx, f.name, GitHost(*f.now)); err != nil {
@@ -330,7 +330,7 @@ func prepareGitrepo(tx kind.Tx, obj, old kind.Object) error {
 		}
 	}
 	if g.URL == "" && g.Upstream == "" {
-		g.Trusted = false
+		g.Confined = false
 	}
 	return nil
 }
