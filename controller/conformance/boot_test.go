@@ -146,9 +146,18 @@ func bootconfigRows() []row {
 			c.GET("/bootconfig/nobody/errors").reasoned(404, "No bootconfig found for ID=nobody")
 		}},
 		{"GET", "/bootconfig/<UID>/export", token, "everything of it as one file, to keep and to share", func(c *check) {
-			if raw := c.GET("/bootconfig/real/export").bytes(); len(raw) < 1000 {
-				c.fail("%d bytes are too few to hold kernel and image", len(raw))
-			}
+			archive := string(c.GET("/bootconfig/real/export").bytes())
+			c.elsewhere(func(o *check) {
+				o.POST("/bootconfigs/import", archive[:len(archive)/2]).refused(400)
+				o.GET("/bootconfig/real").refused(404)
+				o.POST("/bootconfigs/import", archive).has("name", `"real"`, "image", `"real"`)
+				o.GET("/bootconfig/real").has("cmdline", `"quiet"`, "image", `"real"`)
+				for _, file := range []string{"/bootconfig/real/kernel", "/bootconfig/real/initramfs", "/image/real/content"} {
+					o.same(string(o.GET(file).bytes()), show(string(c.GET(file).bytes())))
+				}
+				o.GET("/bootconfig/real/errors").done()
+				o.POST("/bootconfigs/import", archive).refused(409, "already")
+			})
 			c.GET("/bootconfig/nobody/export").reasoned(404, "No bootconfig found for ID=nobody")
 		}},
 	})

@@ -72,6 +72,11 @@ func (c *check) must(ok bool, format string, args ...any) {
 	}
 }
 
+// elsewhere goes on with the check on another head.
+func (c *check) elsewhere(fn func(*check)) {
+	c.problems = append(c.problems, startHead(c.TB, false).try(fn).problems...)
+}
+
 // skip ends a check that cannot be made here, with the reason.
 func (c *check) skip(why string) {
 	c.skipped = why

@@ -1,9 +1,12 @@
 package conformance
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"slices"
@@ -62,11 +65,20 @@ func clusterRows() []row {
 			}
 		}},
 		{"GET", "/cluster/usage", token, "node-hours by state, or what is missing for them", func(c *check) {
-			if a := c.GET("/cluster/usage"); a.status != 200 {
-				a.refused(0)
-			} else {
-				a.filled()
+			c.PUT("/cluster/accountant", `{"type":"none"}`).done()
+			c.GET("/cluster/usage").refused(409, "accounting")
+			c.PUT("/cluster/accountant", `{"type":"head"}`).done()
+			hours, _ := c.GET("/cluster/usage").has("accountant", `"head"`)["node_hours"].(map[string]any)
+			total, isNumber := hours["total"].(float64)
+			for state, n := range hours {
+				if h, _ := n.(float64); state != "total" {
+					total -= h
+				}
 			}
+			if !isNumber || math.Abs(total) > 1e-6 {
+				c.fail("the node-hours of the states are not the total: %v", hours)
+			}
+			c.GET("/cluster/usage?from=yesterday").refused(400, "yesterday")
 		}},
 		{"GET", "/cluster/time", public, "the head's clock", func(c *check) {
 			c.anybody().GET("/cluster/time").filled()
@@ -121,11 +133,20 @@ func headRows() []row {
 	return []row{
 		{"GET", "/heads/down", token, "the heads that do not answer", func(c *check) {
 			c.without(c.GET("/heads/down"), c.thisHead())
+			dead := c.deadHead()
+			a := c.GET("/heads/down")
+			c.without(a, c.thisHead())
+			a.mentions(dead)
+			c.DELETE("/head/" + dead).done()
 		}},
 		{"DELETE", "/heads/down", token, "removes those, and says which", func(c *check) {
-			uid := c.thisHead()
-			c.without(c.DELETE("/heads/down"), uid)
+			uid, dead := c.thisHead(), c.deadHead()
+			a := c.DELETE("/heads/down")
+			c.without(a, uid)
+			a.mentions(dead)
 			c.GET("/head/" + uid).ok()
+			c.GET("/head/"+dead).reasoned(404, "No head found for ID="+dead)
+			c.GET("/heads/down").is(`[]`)
 		}},
 		{"GET", services, fromHead, "the head's services, each up or down", func(c *check) {
 			a := c.anybody().GET(services).ok()
@@ -138,6 +159,28 @@ func headRows() []row {
 			c.anybody().POST(services, `{"status":"stop","services":["no-such-service"]}`).refused(0, "no-such-service")
 			c.anybody().POST(services, `{"status":"start"}`).refused(400, "services")
 			c.anybody().POST(services, `{"services":["library"]}`).refused(400, "status")
+			const door = "login-socket"
+			do := func(what string, open bool, shown string) {
+				c.anybody().POST(services, `{"status":"`+what+`","services":["`+door+`"]}`).ok()
+				conn, err := net.Dial("unix", c.Socket())
+				if err == nil {
+					conn.Close()
+				}
+				if (err == nil) != open {
+					c.fail("after %s the login socket says: %v", what, err)
+				}
+				c.same(c.service(door), shown)
+			}
+			do("stop", false, `["down",true]`)
+			c.anybody().POST(services, `{"status":"start,explode","services":["`+door+`"]}`).refused(400, "explode")
+			c.anybody().POST(services, `{"status":"start","services":["`+door+`","nothing"]}`).refused(404, "nothing")
+			do("stop", false, `["down",true]`)
+			do("start", true, `["up",true]`)
+			do("stop,start", true, `["up",true]`)
+			do("restart", true, `["up",true]`)
+			do("reload", true, `["up",true]`)
+			do("disable", true, `["up",false]`)
+			do("enable", true, `["up",true]`)
 		}},
 		{"GET", "/head/peerurl", public, "where another head joins", func(c *check) {
 			if a := c.anybody().GET("/head/peerurl").ok(); !strings.Contains(string(a.data), "http") {
@@ -145,15 +188,42 @@ func headRows() []row {
 			}
 		}},
 		{"GET", "/head/files/unused", fromHead, "the files that no object names", func(c *check) {
-			c.anybody().GET("/head/files/unused").filled()
+			old := c.outdated("changed")
+			c.anybody().GET("/head/files/unused").ok().mentions(old)
+			c.same(string(c.GET("/image/changed/content").bytes()), show(upload))
 		}},
 		{"DELETE", "/head/files/unused", fromHead, "removes those, says which, and no others", func(c *check) {
-			c.POST("/images", `{"name":"kept"}`).uid()
-			c.PUT("/image/kept/content", upload).done()
-			c.anybody().DELETE("/head/files/unused").filled()
+			old := c.outdated("kept")
+			c.anybody().DELETE("/head/files/unused").ok().mentions(old)
+			c.anybody().GET("/head/files/unused").is(`[]`)
 			c.same(string(c.GET("/image/kept/content").bytes()), show(upload))
 		}},
 	}
+}
+
+// deadHead registers a head that nobody can reach, and gives its UID.
+func (c *check) deadHead() string {
+	return c.POST("/heads", `{"uid":"`+fmt.Sprintf("%032d", serial.Add(1))+`","ssh_public":`+show(keyOne)+`}`).uid()
+}
+
+// service gives a service's status, and whether it is enabled.
+func (c *check) service(name string) any {
+	for _, s := range c.anybody().GET(services).list() {
+		if m, _ := s.(map[string]any); m["name"] == name {
+			return []any{m["status"], m["enabled"]}
+		}
+	}
+	return nil
+}
+
+// outdated makes an image and replaces its content; it gives the digest of the
+// one that is used no more.
+func (c *check) outdated(image string) string {
+	old := "the first content of " + image
+	c.POST("/images", `{"name":"`+image+`"}`).uid()
+	c.PUT("/image/"+image+"/content", old).done()
+	c.PUT("/image/"+image+"/content", upload).done()
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(old)))
 }
 
 // without says that data does not name this.
@@ -166,13 +236,20 @@ func (c *check) without(a *answer, uid string) {
 func databaseRows() []row {
 	return []row{
 		{"GET", "/database/clean", token, "what cleaning would do; nothing is done", func(c *check) {
+			c.POST("/images", `{"name":"gone"}`).uid()
+			c.POST("/bootconfigs", `{"name":"left","image":"gone"}`).uid()
+			c.DELETE("/image/gone").done()
 			before := c.GET("/cluster/summary").object()
-			c.GET("/database/clean").filled()
+			for range 2 {
+				c.GET("/database/clean").ok().mentions("left")
+			}
 			c.same(c.GET("/cluster/summary").object(), show(before))
 		}},
 		{"POST", "/database/clean", token, "cleans, and says what was done; objects stay", func(c *check) {
 			before := c.GET("/cluster/summary").object()
-			c.POST("/database/clean", "").filled()
+			c.POST("/database/clean", "").ok().mentions("left")
+			c.GET("/database/clean").has("references", `[]`)
+			c.GET("/bootconfig/left").lacks("image")
 			c.same(c.GET("/cluster/summary").object(), show(before))
 		}},
 		{"POST", "/database/leave", fromHead, "refused by the only head", func(c *check) {

@@ -54,6 +54,7 @@ type head struct {
 	token     string // of the operator
 	refresh   string
 	powerless string // token of an admin without any role
+	ignition  string // path of the ignition binary that it is configured with
 
 	contract func() *apitest.Contract // its OpenAPI document
 
@@ -65,14 +66,16 @@ type head struct {
 // second, so that not every one gets its programs.
 func startHead(tb testing.TB, withPrograms bool) *head {
 	tb.Helper()
-	h := &head{clients: map[string]*http.Client{}}
+	h := &head{clients: map[string]*http.Client{}, ignition: filepath.Join(tb.TempDir(), "ignition")}
 	if withPrograms {
 		var err error
 		if h.programs, err = built(); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	h.Head = apptest.Start(tb, func(c *app.Config) { c.Agent, c.PAMHelper = h.programs.agent, h.programs.pam })
+	h.Head = apptest.Start(tb, func(c *app.Config) {
+		c.Agent, c.PAMHelper, c.Ignition = h.programs.agent, h.programs.pam, h.ignition
+	})
 	h.contract = sync.OnceValue(func() *apitest.Contract { return apitest.ContractOf(tb, h.client(""), h.HTTP) })
 	t := h.Login(h.Admin)
 	h.operator, h.token, h.refresh = h.Admin, t.Access, t.Refresh

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -37,9 +38,10 @@ func provisionRows() []row {
 			c.at("127.71.0.99").GET("/ztp/script").refused(404, "No node found for ID=127.71.0.99")
 		}},
 		{"GET", "/ignition/bin", public, "the binary that the head is configured with", func(c *check) {
-			if a := c.anybody().GET("/ignition/bin"); a.status != 200 {
-				a.refused(404)
-			}
+			c.anybody().GET("/ignition/bin").refused(404, "ignition")
+			binary := "\x7fELF" + upload
+			c.must(os.WriteFile(c.ignition, []byte(binary), 0o755) == nil, "%s cannot be written", c.ignition)
+			c.same(string(c.anybody().GET("/ignition/bin").bytes()), show(binary))
 		}},
 		{"GET", "/ignition/<UID>", public, "the node's configuration, from where _ignition says", func(c *check) {
 			uid, _ := c.GET("/node/n0").object()["uid"].(string)

@@ -125,6 +125,16 @@ func rules() []example {
 			c.GET(path).has("priority", `7`, "weight", `3`, "proto", `"udp"`)
 			c.PATCH(path, `{"proto":"sctp"}`).refused(400, "proto")
 		}},
+		{"hosts of one name", "differ in their type; the oldest is read by it, and none is changed by it", func(c *check) {
+			four := c.fresh("hostnames", `{"name":"dual","ip":"10.1.1.30"}`)
+			six := c.fresh("hostnames", `{"name":"dual","ip":"fd00::30"}`)
+			c.GET("/hostname/dual").has("uid", show(identifier(four)))
+			c.POST("/hostnames", `{"name":"dual","ip":"10.1.1.31"}`).reasoned(409, "Hostname with name=dual already exists.")
+			c.DELETE("/hostname/dual").refused(409, identifier(four), identifier(six))
+			c.DELETE(four).done()
+			c.DELETE("/hostname/dual").done()
+			c.GET(six).refused(404)
+		}},
 		{"the words for hosts", "name the same objects", func(c *check) {
 			path := c.fresh("hosts", `{"name":"one-of-both","ip":"10.1.1.9"}`)
 			c.GET("/hostname/one-of-both").is(show(c.GET(path).object()))
