@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -93,6 +94,7 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	all := ctx // the life of the agent, not that of a link
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(heapLimit)
+	runtime.GOMAXPROCS(1) // one core at most is taken from who computes, and no thread spins for work
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	dialer := head.Dialer{Bind: o.bind, Version: o.version}
 	id, err := know(ctx, o, dialer, log)
@@ -131,6 +133,7 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { link.Run(ctx, config) })
 	parts.Go(func() { reporter.Run(ctx) })
+	parts.Go(func() { releaseStart(ctx) })
 	parts.Go(func() {
 		if err := network.Renew(ctx, o.state, log); err != nil {
 			log.Warn("the address is not renewed", "error", err)

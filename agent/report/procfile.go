@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// shortRead is less than a page by more than the longest line.
+const shortRead = 3000
+
 // maxProc bounds what is read of a file of the kernel.
 const maxProc = 256 << 10
 
@@ -40,7 +43,8 @@ func (p *procFile) read(buf *[]byte) []byte {
 		}
 		m, err := p.f.ReadAt(b[n:], int64(n))
 		n += m
-		if err == io.EOF || err == nil && m == 0 {
+		// The kernel gives such a file page by page: what is shorter is the end.
+		if err == io.EOF || err == nil && m < shortRead {
 			return b[:n]
 		}
 		if err != nil {

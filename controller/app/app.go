@@ -22,6 +22,7 @@ import (
 	"muster/controller/audit"
 	"muster/controller/auth"
 	"muster/controller/auth/authority"
+	"muster/controller/boots"
 	"muster/controller/events"
 	"muster/controller/exec"
 	"muster/controller/fleet"
@@ -29,6 +30,7 @@ import (
 	"muster/controller/heads"
 	"muster/controller/heads/headlog"
 	"muster/controller/library"
+	"muster/controller/metrics"
 	"muster/controller/naming"
 	"muster/controller/registry"
 	"muster/controller/selection"
@@ -56,6 +58,8 @@ type Head struct {
 	library *library.Library
 	index   *selection.Index
 	waitfor *waitfor.Waitfor
+	metrics *metrics.Metrics
+	tracer  *boots.Tracer // nil where boots are sent nowhere
 	git     *gitrepo.Repos
 	blobs   *library.Blobs
 	routes  []api.Route
@@ -126,6 +130,7 @@ func (h *Head) open(ctx context.Context) error {
 	h.waitfor = h.newWaitfor()
 	h.fleet, err = fleet.Open(ctx, fleet.Options{
 		Changed: func(uid string) { h.index.News(uid); h.waitfor.News() },
+		Booted:  h.booted,
 		Store:   h.store, Nodes: h.reg, Boot: h.dir, Log: h.log, Now: time.Now, Every: h.cfg.ReportEvery,
 		Sign: func(csr []byte, uid string, ttl time.Duration) ([][]byte, string, error) {
 			c, err := h.ca.SignNode(csr, uid, ttl)
@@ -196,6 +201,7 @@ func (h *Head) serve(bh bootHead) error {
 		info.Extend(api.Generic(h.reg)),
 		h.auth.Routes(),
 		h.fleet.Routes(),
+		h.monitoringRoutes(nodes),
 		h.library.Routes(),
 		h.provisionRoutes(),
 		h.isoMaker(bh).Routes(),
@@ -271,6 +277,7 @@ func (h *Head) parts(done chan error) []service.Part {
 	}
 	parts = append(parts, h.bootParts()...)
 	parts = append(parts, h.dnsParts()...)
+	parts = append(parts, h.monitoringParts()...)
 	return append(parts,
 		service.Part{Name: "head.json", Stage: service.Base, Hidden: true, Listen: func(context.Context) error { return h.announce() }, Run: wait},
 		service.Part{Name: "registration", Stage: service.Base, Hidden: true, Listen: h.heads.Register, Run: wait},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -40,6 +41,9 @@ type Config struct {
 	DNSUpstreams  string `key:"dns-upstreams" help:"resolvers that DNS asks for other names, with commas; those of /etc/resolv.conf when empty, \"none\" for none"`
 	AuditRecords  int    `key:"audit-records" help:"how many records the audit trail keeps"`
 	AuditDays     int    `key:"audit-days" help:"for how many days the audit trail keeps a record"`
+	Metrics       string `key:"metrics" help:"address and port that gives the metrics to anybody who reaches it, such as 127.0.0.1:9180; none when empty, the API gives them with a token"`
+	OTLP          string `key:"otlp-url" help:"where boots are sent as OpenTelemetry traces, such as http://collector:4318/v1/traces; nowhere when empty"`
+	Influx        string `key:"influx-url" help:"where InfluxDB takes the nodes' numbers, such as http://influx:8086/api/v2/write?org=o&bucket=b, with the cluster's influx_token; nowhere when empty"`
 	LogLevel      string `key:"log-level" help:"debug, info, warn or error; a reload (SIGHUP) takes a new one"`
 }
 
@@ -139,6 +143,14 @@ func (c *Config) check() error {
 	addrs := map[string]string{"http": c.HTTP, "https": c.HTTPS}
 	if c.DNS != "" {
 		addrs["dns"] = c.DNS
+	}
+	if c.Metrics != "" {
+		addrs["metrics"] = c.Metrics
+	}
+	for key, text := range map[string]string{"otlp-url": c.OTLP, "influx-url": c.Influx} {
+		if u, err := url.Parse(text); text != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("--%s is not a URL such as http://host:4318/path", key)
+		}
 	}
 	for key, addr := range addrs {
 		_, port, err := net.SplitHostPort(addr)

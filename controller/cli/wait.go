@@ -153,7 +153,7 @@ func (m *muster) bootCommand() *cobra.Command {
 			}
 			return m.value(steps, args[0], func() [][]string { return timeline(steps) })
 		},
-	})
+	}, m.bootStatsCommand())
 }
 
 // timeline shows when each step was, how long after the one before it, and

@@ -67,6 +67,8 @@ type Options struct {
 	// Changed is told the UID of each node of which something is new, while
 	// the fleet is locked: it must only take note. nil for nobody.
 	Changed func(uid string)
+	// Booted is told of each boot that got to its end, likewise.
+	Booted func(uid string, b Boot)
 }
 
 // Fleet is the live state of all nodes.

@@ -224,7 +224,9 @@ func (f *Fleet) annotate(uid string, is note) bool {
 	is.Time, is.Detail, is.Error = f.opt.Now(), clip(is.Detail), clip(is.Error)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refused++
+	if is.Step == StepReport {
+		f.refused++
+	}
 	n := f.nodes[uid]
 	if n == nil {
 		return true

@@ -109,7 +109,28 @@ func (f *Fleet) up(uid string, n *node, bootID string) {
 		b = n.begin()
 	}
 	b.Steps = append(b.Steps, wire.Step{Step: wire.StepUp, Time: f.opt.Now()})
+	if f.opt.Booted != nil {
+		f.opt.Booted(uid, Boot{b.Number, slices.Clone(b.Steps)})
+	}
 	f.opt.Log.Info("node is up", "node", uid)
+}
+
+// Boot is one attempt to get a machine up: its steps, oldest first.
+type Boot struct {
+	Number int
+	Steps  []wire.Step
+}
+
+// LastBoot gives a node's newest boot; ok is false when there was none.
+func (f *Fleet) LastBoot(uid string) (b Boot, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[uid]
+	if n == nil || n.current() == nil {
+		return Boot{}, false
+	}
+	last := n.current()
+	return Boot{last.Number, slices.Clone(last.Steps)}, true
 }
 
 // Entry is one line of a node's timeline.
