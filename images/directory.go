@@ -37,7 +37,7 @@ func (j *job) directory(ctx context.Context) error {
 		return err
 	}
 	args := append([]string{source, j.out}, buildOptions()...)
-	args = append(args, exclusions(source, j.work, skip)...)
+	args = append(args, exclusions(source, j.work, skip, j.exclude)...)
 	cmd, said, err := j.tool(ctx, args...)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (j *job) directory(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	stop := j.watch(cmd.Process.Pid, total)
+	stop := j.watch(cmd.Process.Pid, total, "rchar")
 	err = cmd.Wait()
 	stop()
 	if err == nil {
@@ -59,8 +59,9 @@ func (j *job) directory(ctx context.Context) error {
 }
 
 // exclusions gives the options, which must be the last, that leave out what is
-// in the skipped mounts, and the working directory if it is below the source.
-func exclusions(source, work string, skip []string) []string {
+// in the skipped mounts, the working directory if it is below the source, and
+// what the caller wants to be without.
+func exclusions(source, work string, skip, exclude []string) []string {
 	var patterns []string
 	for _, name := range skip {
 		// The mount point itself stays. Hidden names need their own pattern.
@@ -71,6 +72,9 @@ func exclusions(source, work string, skip []string) []string {
 			patterns = append(patterns, escapeGlob(rel))
 		}
 	}
+	for _, p := range exclude {
+		patterns = append(patterns, strings.Trim(p, "/"))
+	}
 	if len(patterns) == 0 {
 		return nil
 	}
@@ -80,7 +84,8 @@ func exclusions(source, work string, skip []string) []string {
 // skippedMounts gives the mounts below dir, relative to it, of which only the
 // mount point is imported.
 func skippedMounts(dir string) ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	// Of the thread: it may have a mount namespace of its own.
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -164,9 +169,9 @@ func treeSize(ctx context.Context, dir string, skip []string) (int64, error) {
 	return total, err
 }
 
-// watch reports what a process has read until stop is called; mksquashfs 4.5
-// tells its own progress only to a terminal.
-func (j *job) watch(pid int, total int64) (stop func()) {
+// watch reports what a process has read (rchar) or written (wchar) until stop
+// is called; the squashfs-tools 4.5 tell their own progress only to a terminal.
+func (j *job) watch(pid int, total int64, count string) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -177,7 +182,7 @@ func (j *job) watch(pid int, total int64) (stop func()) {
 			case <-done:
 				return
 			case <-tick.C:
-				if n, err := bytesRead(pid); err == nil {
+				if n, err := bytesMoved(pid, count); err == nil {
 					j.progress(min(n, total), total)
 				}
 			}
@@ -186,12 +191,15 @@ func (j *job) watch(pid int, total int64) (stop func()) {
 	return func() { close(done); <-ended }
 }
 
-func bytesRead(pid int) (int64, error) {
+func bytesMoved(pid int, count string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 	if err != nil {
 		return 0, err
 	}
-	var n int64
-	_, err = fmt.Sscanf(string(b), "rchar: %d", &n)
-	return n, err
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, count+": "); ok {
+			return strconv.ParseInt(strings.TrimSpace(n), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("the kernel does not tell %s", count)
 }

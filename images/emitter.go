@@ -43,7 +43,11 @@ func (e *emitter) put(h *tar.Header, content io.Reader) error {
 		ModTime: clampTime(h.ModTime), Devmajor: h.Devmajor, Devminor: h.Devminor, PAXRecords: e.attributes(name, h.PAXRecords),
 	}
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+	case tar.TypeSymlink:
+		if len(h.Linkname) > shortLink && strings.HasPrefix(h.Linkname, "/") {
+			e.longLink(&out)
+		}
+	case tar.TypeReg, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	case tar.TypeDir:
 		out.Name += "/"
 	case tar.TypeCont, tar.TypeGNUSparse: // read like any file
@@ -75,6 +79,19 @@ func (e *emitter) put(h *tar.Header, content io.Reader) error {
 		return fmt.Errorf("%q: %w", name, err)
 	}
 	return nil
+}
+
+// shortLink is how long a link's target may be in a plain header, in bytes.
+const shortLink = 100
+
+// longLink has the target of a symbolic link written as GNU tar does: where it
+// comes in an extended header mksquashfs 4.5 takes the slash off its beginning.
+// Such headers have no attributes.
+func (e *emitter) longLink(out *tar.Header) {
+	if len(out.PAXRecords) > 0 {
+		e.warn(fmt.Sprintf("mksquashfs cannot give the symbolic link %s its attributes: left out", out.Name))
+	}
+	out.PAXRecords, out.Format = nil, tar.FormatGNU
 }
 
 // once refuses a second file of one name: unpacked, the last would win, and

@@ -30,10 +30,14 @@ func (j *job) flatten(ctx context.Context, image v1.Image) error {
 	if err != nil {
 		return err
 	}
-	p := newPlan()
+	digests, err := unpackedDigests(image, len(layers))
+	if err != nil {
+		return err
+	}
+	p, left := newPlan(), int64(maxUnpacked)
 	for l := len(layers) - 1; l >= 0; l-- {
 		s := &scan{plan: p, layer: l, links: map[string]string{}, hidden: map[string]int{}, aliases: map[string]string{}}
-		if err := eachEntry(ctx, layers[l], s.entry); err != nil {
+		if err := eachEntry(ctx, layers[l], &left, &digests[l], s.entry); err != nil {
 			return fmt.Errorf("layer %d: %w", l+1, err)
 		}
 		s.finish()
@@ -42,9 +46,9 @@ func (j *job) flatten(ctx context.Context, image v1.Image) error {
 		return fmt.Errorf("%q is a hard link to %q, which no layer below it has", links[0], target)
 	}
 	return j.stream(ctx, p.root, func(e *emitter) error {
-		done := int64(0)
+		done, left := int64(0), int64(maxUnpacked)
 		for l, layer := range layers {
-			err := eachEntry(ctx, layer, func(n int, h *tar.Header, content io.Reader) error {
+			err := eachEntry(ctx, layer, &left, nil, func(n int, h *tar.Header, content io.Reader) error {
 				if done += h.Size; h.Size > 0 {
 					j.progress(min(done, p.total), p.total)
 				}
@@ -59,8 +63,10 @@ func (j *job) flatten(ctx context.Context, image v1.Image) error {
 }
 
 // eachEntry calls fn for each entry of a layer with its number, its name clean.
-func eachEntry(ctx context.Context, layer v1.Layer, fn func(int, *tar.Header, io.Reader) error) error {
-	r, err := layer.Uncompressed()
+// What the layer unpacks to is taken off left; it must have the digest
+// want unless that is nil.
+func eachEntry(ctx context.Context, layer v1.Layer, left *int64, want *v1.Hash, fn func(int, *tar.Header, io.Reader) error) error {
+	r, err := openLayer(layer, left, want)
 	if err != nil {
 		return err
 	}
@@ -72,7 +78,7 @@ func eachEntry(ctx context.Context, layer v1.Layer, fn func(int, *tar.Header, io
 		}
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			// Reading to the end verifies the layer's digest.
+			// Reading to the end verifies the layer's digests.
 			_, err := io.Copy(io.Discard, r)
 			return err
 		}

@@ -50,8 +50,9 @@ type Progress func(done, total int64)
 
 // Import makes the squashfs out from source: a directory, a tar archive
 // (plain, gzip, zstd or xz, told by its content), a squashfs, which is checked
-// and copied as it is, an OCI layout directory, or the archive of `docker
-// save`. It takes all cores. out appears when it is complete and has been
+// and copied as it is, an OCI layout directory, the archive of `docker save`,
+// or an image in a registry (see IsReference; who is asked for a password has
+// it in ~/.docker/config.json). It takes all cores. out appears when it is complete and has been
 // checked, replacing what was there; after an error or when ctx ends nothing
 // is left behind. progress may be nil.
 //
@@ -60,6 +61,19 @@ type Progress func(done, total int64)
 // only the empty mount point is, so that the root of a running system can be
 // imported.
 func Import(ctx context.Context, source, out string, progress Progress) (Info, error) {
+	return (&job{source: source}).make(ctx, out, progress, (*job).run)
+}
+
+// ImportTree is Import of the directory dir, whatever is in it, without what
+// matches the patterns: paths from its root, in which * and ? stay within a name.
+func ImportTree(ctx context.Context, dir, out string, exclude []string, progress Progress) (Info, error) {
+	j := &job{source: dir, exclude: exclude}
+	j.info.Form = Directory
+	return j.make(ctx, out, progress, (*job).directory)
+}
+
+// make makes out by how, whole or not at all.
+func (j *job) make(ctx context.Context, out string, progress Progress, how func(*job, context.Context) error) (Info, error) {
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
@@ -67,36 +81,41 @@ func Import(ctx context.Context, source, out string, progress Progress) (Info, e
 	// cleans up, and the last step is a rename within one file system.
 	work, err := os.MkdirTemp(filepath.Dir(out), ".import-")
 	if err != nil {
-		return Info{}, fmt.Errorf("import %s: %w", source, err)
+		return Info{}, fmt.Errorf("import %s: %w", j.source, err)
 	}
 	defer os.RemoveAll(work)
-	j := &job{source: source, work: work, out: filepath.Join(work, "image"), progress: progress}
-	if err := j.run(ctx); err != nil {
+	j.work, j.out, j.progress = work, filepath.Join(work, "image"), progress
+	if err := how(j, ctx); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err() // what the killed tool said would hide the reason
 		}
-		return Info{}, fmt.Errorf("import %s: %w", source, err)
+		return Info{}, fmt.Errorf("import %s: %w", j.source, err)
 	}
 	if err := j.finish(out); err != nil {
-		return Info{}, fmt.Errorf("import %s: %w", source, err)
+		return Info{}, fmt.Errorf("import %s: %w", j.source, err)
 	}
 	return j.info, nil
 }
 
 type job struct {
 	source, work, out string
+	exclude           []string // of a directory
 	progress          Progress
 	info              Info
 }
 
 // run makes j.out from whatever the source is.
 func (j *job) run(ctx context.Context) error {
+	if IsReference(j.source) {
+		j.info.Form = Registry
+		return j.registry(ctx)
+	}
 	st, err := os.Stat(j.source)
 	if err != nil {
 		return err
 	}
 	if st.IsDir() {
-		if isLayout(j.source) {
+		if IsLayout(j.source) {
 			j.info.Form = OCI
 			return j.layout(ctx)
 		}

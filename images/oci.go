@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// isLayout says whether a directory is an OCI image layout (its image-layout.md).
-func isLayout(dir string) bool {
+// IsLayout says whether a directory is an OCI image layout (its image-layout.md).
+func IsLayout(dir string) bool {
 	for _, name := range []string{"oci-layout", "index.json"} {
 		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || !st.Mode().IsRegular() {
 			return false

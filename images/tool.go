@@ -30,19 +30,25 @@ func buildOptions() []string {
 
 // tool prepares mksquashfs.
 func (j *job) tool(ctx context.Context, args ...string) (*exec.Cmd, *tail, error) {
-	path, err := exec.LookPath("mksquashfs")
-	if err != nil {
-		return nil, nil, errors.New("the program mksquashfs is missing: install the package squashfs-tools (4.5 or later)")
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	// SOURCE_DATE_EPOCH and TAR_OPTIONS would change what comes out.
+	return j.program(ctx, "mksquashfs", args...)
+}
+
+// quiet gives a tool an environment that changes nothing of what comes out,
+// as SOURCE_DATE_EPOCH and TAR_OPTIONS would, and keeps what it complains about.
+func quiet(cmd *exec.Cmd) (*exec.Cmd, *tail) {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/"}
 	// A killed importer must not leave a tool behind that goes on writing.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 10 * time.Second
 	said := &tail{}
 	cmd.Stderr = said
-	return cmd, said, nil
+	return cmd, said
+}
+
+// lastLines gives what a tool said at last, on one line.
+func lastLines(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
 
 // result turns a tool's end into an error with what it said, or warnings.
@@ -51,9 +57,8 @@ func (j *job) result(err error, said *tail) error {
 		j.warn(said.String())
 		return nil
 	}
-	if text := strings.TrimSpace(said.String()); text != "" {
-		lines := strings.Split(text, "\n")
-		return fmt.Errorf("mksquashfs: %s", strings.Join(lines[max(0, len(lines)-3):], "; "))
+	if text := lastLines(said.String()); text != "" {
+		return fmt.Errorf("mksquashfs: %s", text)
 	}
 	return fmt.Errorf("mksquashfs: %w", err)
 }

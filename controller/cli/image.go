@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster/images"
+	"muster/images/sandbox"
 	"muster/shared/client"
 	"muster/shared/fault"
 	"muster/shared/object"
@@ -26,7 +27,8 @@ func (m *muster) imageCommands() []*cobra.Command {
 
 SOURCE is a directory (file systems mounted below it are part of the image,
 unless they are virtual or remote), a tar archive (plain, gzip, zstd or xz), a
-squashfs file, an OCI layout directory, or what docker save wrote. The
+squashfs file, an OCI layout directory, what docker save wrote, or an image in a
+registry: docker://HOST/NAME:TAG, with the login of ~/.docker/config.json. The
 squashfs is made on this machine, with the squashfs-tools, in TMPDIR or else
 /var/tmp; nothing is uploaded that is not sound.`,
 		Args: cobra.ExactArgs(2), ValidArgsFunction: nameThenFile,
@@ -49,7 +51,7 @@ squashfs is made on this machine, with the squashfs-tools, in TMPDIR or else
 		},
 	}
 	down.flags(downloading)
-	return []*cobra.Command{importing, uploading, downloading, m.captureCommand()}
+	return []*cobra.Command{importing, m.buildCommand(), m.editCommand(), m.imageExportCommand(), uploading, downloading, m.captureCommand()}
 }
 
 // captureCommand fills an image from a node.
@@ -86,6 +88,28 @@ The head makes the image, with the squashfs-tools.`,
 const maxWarnings = 10
 
 func (m *muster) importImage(ctx context.Context, name, source string, p progressFlag) error {
+	return m.makeImage(ctx, name, p, func(path string) (images.Info, error) {
+		show, err := m.bar(p, "read "+filepath.Base(source))
+		if err != nil {
+			return images.Info{}, err
+		}
+		info, err := images.Import(ctx, source, path, show.at)
+		show.end()
+		if err == nil {
+			fmt.Fprintf(m.Stderr, "made from %s %s: %s\n", info.Form, printable(source), made(info))
+		}
+		return info, err
+	})
+}
+
+// made tells what came of making an image.
+func made(info images.Info) string {
+	return fmt.Sprintf("%s, %d files and directories", bytesText(info.Size), info.Superblock.Inodes)
+}
+
+// makeImage makes the content of an image, which is created where there is
+// none, by what how leaves at a path.
+func (m *muster) makeImage(ctx context.Context, name string, p progressFlag, how func(path string) (images.Info, error)) error {
 	c, err := m.connect()
 	if err != nil {
 		return err
@@ -99,19 +123,21 @@ func (m *muster) importImage(ctx context.Context, name, source string, p progres
 	case was.Frozen:
 		return errors.New(m.spec(object.KindImage).Frozen)
 	}
-	dir := m.Getenv("TMPDIR")
-	if dir == "" {
-		dir = "/var/tmp"
-	}
-	work, err := os.MkdirTemp(dir, "muster-import-")
+	work, remove, err := sandbox.Work(m.temp(), "muster-import-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
 	path := filepath.Join(work, "image.squashfs")
-	if err := m.build(ctx, source, path, p); err != nil {
+	err = m.makeAndUpload(ctx, c, name, missing, path, p, how)
+	return errors.Join(err, remove())
+}
+
+func (m *muster) makeAndUpload(ctx context.Context, c *client.Client, name string, missing bool, path string, p progressFlag, how func(path string) (images.Info, error)) error {
+	info, err := how(path)
+	if err != nil {
 		return err
 	}
+	m.warnings(info)
 	if missing {
 		if _, err := c.Create(ctx, m.spec(object.KindImage).Plural, map[string]string{"name": name}); err != nil {
 			return err
@@ -120,17 +146,15 @@ func (m *muster) importImage(ctx context.Context, name, source string, p progres
 	return m.uploadImage(ctx, name, path, p)
 }
 
-// build makes a squashfs of the source, and says what came of it.
-func (m *muster) build(ctx context.Context, source, path string, p progressFlag) error {
-	show, err := m.bar(p, "read "+filepath.Base(source))
-	if err != nil {
-		return err
+// temp is where much may be written for a while.
+func (m *muster) temp() string {
+	if dir := m.Getenv("TMPDIR"); dir != "" {
+		return dir
 	}
-	info, err := images.Import(ctx, source, path, show.at)
-	show.end()
-	if err != nil {
-		return err
-	}
+	return "/var/tmp"
+}
+
+func (m *muster) warnings(info images.Info) {
 	for i, w := range info.Warnings {
 		if i == maxWarnings {
 			m.complain(fmt.Sprintf("and %d more warnings", len(info.Warnings)-i))
@@ -138,8 +162,6 @@ func (m *muster) build(ctx context.Context, source, path string, p progressFlag)
 		}
 		m.complain(w)
 	}
-	fmt.Fprintf(m.Stderr, "made from %s %s: %s, %d files and directories\n", info.Form, printable(source), bytesText(info.Size), info.Superblock.Inodes)
-	return nil
 }
 
 func (m *muster) uploadImage(ctx context.Context, name, path string, p progressFlag) error {
@@ -174,16 +196,7 @@ func (m *muster) download(ctx context.Context, path, to string, p progressFlag) 
 	if info, err := os.Stat(to); err == nil && !info.Mode().IsRegular() {
 		return m.downloadOver(ctx, c, path, to, show)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(to), ".muster-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = c.Download(ctx, path, tmp, show.at)
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), to)
+	return m.fetchTo(ctx, c, path, to, show.at)
 }
 
 // downloadOver writes to what is no file and cannot be replaced, such as a pipe.
