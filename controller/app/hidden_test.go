@@ -47,6 +47,16 @@ func TestReservedStaysHidden(t *testing.T) {
 		want(t, uri, h.As(racks.Access, "GET", "/node/n0/power_uri", ""), status, "")
 		want(t, uri, h.As(h.Token(), "GET", "/node/n0/power_uri", ""), http.StatusOK, "")
 	}
+	// Nor does it go where somebody says who may not see it.
+	_, runs := h.NewAdmin("runs", object.RoleProductionAdmin)
+	for uri, status := range map[string]int{
+		"ipmi://admin:<a[_pass]>@<a[shown]>": http.StatusBadRequest, "ipmi://admin:<_pass>@<shown>/ipmi": http.StatusBadRequest, "ipmi://<shown>:<_pass>@10.0.0.9:<h[port]>": http.StatusBadRequest,
+		"<shown>://admin:<_pass>@10.0.0.9": http.StatusForbidden, "ipmi://admin:<_pass>@x<n[mac]>": http.StatusBadRequest, "ipmi://admin:<_pass>@<name>": http.StatusBadRequest,
+		"ipmi://<shown>:<a[_pass]>@<a[_pass]>": http.StatusOK, "ipmi://admin:<_pass>@<n[name]>-bmc": http.StatusOK, "redfish://admin:<_pass>@10.0.0.9/<shown>": http.StatusOK,
+	} {
+		want(t, uri, h.As(runs.Access, "PATCH", "/node/n0", map[string]string{"power_uri": uri}), status, "")
+		want(t, uri, h.As(runs.Access, "PATCH", "/node/n0", map[string]string{"redfish_uri": uri}), status, "")
+	}
 	// A group's selector tells the value that it looks for.
 	h.OK("POST", "/dyngroups", `{"name":"secret","selector":"a[_pass] == \"hidden\""}`)
 	h.OK("POST", "/dyngroups", `{"name":"open","selector":"a[shown] == 1"}`)

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 
+	"muster/shared/object"
 	"muster/shared/template"
 )
 
@@ -36,49 +37,16 @@ func Parse(text string, values func(s template.Section, key string) (any, bool))
 			return nil, fmt.Errorf("%s: a URI takes values only, no functions", part.Ref)
 		}
 	}
-	secret := credentials(parts)
+	places := object.Places(parts)
 	uses := 0
 	full, err := template.Expand("power_uri", text, template.Options{Value: values, Escape: func(ref template.Ref, value string) (string, error) {
 		uses++
-		return fit(ref, value, secret[uses-1])
+		return fit(ref, value, places[uses-1] == object.InCredentials)
 	}})
 	if err != nil {
 		return nil, err
 	}
 	return split(full)
-}
-
-// credentials says of each reference whether it stands between :// and @.
-func credentials(parts []template.Part) []bool {
-	const mark = "\x00" // stands for a reference, in text that has no control characters
-	var b strings.Builder
-	refs := 0
-	for _, p := range parts {
-		if b.WriteString(p.Text); p.Ref != nil {
-			b.WriteString(mark)
-			refs++
-		}
-	}
-	text := b.String()
-	out := make([]bool, refs)
-	begin := strings.Index(text, "://")
-	if begin < 0 {
-		return out
-	}
-	begin += len("://")
-	end := begin + len(text[begin:])
-	if i := strings.IndexAny(text[begin:], "/?#"); i >= 0 {
-		end = begin + i
-	}
-	at := strings.LastIndex(text[begin:end], "@")
-	if at < 0 {
-		return out
-	}
-	first := strings.Count(text[:begin], mark)
-	for i := range strings.Count(text[begin:begin+at], mark) {
-		out[first+i] = true
-	}
-	return out
 }
 
 // plain are the characters that mean nothing in user and password of a URI
