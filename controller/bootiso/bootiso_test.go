@@ -94,7 +94,7 @@ func (s *site) iso(t *testing.T, body any, query string) (path, config string) {
 func TestISO(t *testing.T) {
 	for _, name := range []string{"xorriso", "mcopy", "grub-mkimage"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(name + " is not installed")
+			t.Fatal(name + " is not installed: scripts/deps test")
 		}
 	}
 	s := start(t)

@@ -66,7 +66,7 @@ func kernel() []byte {
 func squash(t *testing.T) []byte {
 	tool, err := exec.LookPath("mksquashfs")
 	if err != nil {
-		t.Skip("mksquashfs is not installed")
+		t.Fatal("mksquashfs is not installed: scripts/deps test")
 	}
 	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "image")
 	for i := range 20 {

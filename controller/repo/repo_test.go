@@ -19,7 +19,7 @@ func run(t testing.TB, dir, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skip(name + " is not installed")
+		t.Fatal(name + " is not installed: scripts/deps test")
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir = dir
@@ -133,7 +133,7 @@ func (a aptRoot) get(args ...string) *exec.Cmd {
 // downloads says whether apt gets the package, and what it said.
 func (a aptRoot) downloads(t testing.TB) (bool, string) {
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		t.Skip("apt-get is not installed")
+		t.Fatal("apt-get is not installed: scripts/deps test")
 	}
 	said, err := a.get("update").CombinedOutput()
 	if err != nil {
@@ -232,7 +232,7 @@ func rpms(t testing.TB, dir string, sub ...string) {
 
 func TestDnfReadsAnISO(t *testing.T) {
 	if _, err := exec.LookPath("dnf"); err != nil {
-		t.Skip("dnf is not installed")
+		t.Fatal("dnf is not installed: scripts/deps test")
 	}
 	h := apptest.Start(t, nil)
 	dir := t.TempDir()

@@ -44,7 +44,7 @@ func tree(t testing.TB) string {
 func pack(t testing.TB, dir string, command ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath(command[0]); err != nil {
-		t.Skip(command[0] + " is not installed")
+		t.Fatal(command[0] + " is not installed: scripts/deps test")
 	}
 	out := filepath.Join(t.TempDir(), "x.iso")
 	cmd := exec.Command(command[0], append(command[1:], "-o", out, dir)...)
