@@ -126,6 +126,9 @@ func operation(rt Route, path string, names []string, schemas Schema, ids map[st
 		"x-permission": rt.Permission,
 		"responses":    responses(rt, schemas),
 	}
+	if rt.Deprecated {
+		op["deprecated"] = true
+	}
 	if params := parameters(rt, names); len(params) > 0 {
 		op["parameters"] = params
 	}

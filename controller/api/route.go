@@ -39,6 +39,8 @@ type Route struct {
 	Answer any
 	Raw    string
 	tagged bool // has an ETag, or minds one
+	// Deprecated marks a route that will go.
+	Deprecated bool
 
 	// Upload marks a route that reads its own body: the limit on JSON bodies
 	// does not apply, the handler bounds it itself.

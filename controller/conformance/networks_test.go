@@ -1,12 +1,20 @@
 package conformance
 
 import (
+	"encoding/json"
 	"slices"
 )
 
 func netSetup(c *check) {
 	c.POST("/nets", `{"name":"compute","first_ip":"10.50.0.10","ip_count":20,"mask_bits":24,"node_iface":"bond0"}`).uid()
 	c.POST("/nets", `{"name":"storage","first_ip":"172.31.7.10","ip_count":20,"mask_bits":24,"node_iface":"ib0"}`).uid()
+}
+
+// openAPI is the document that describes the API.
+func (c *check) openAPI() (doc map[string]any) {
+	a := c.anybody().GET("/openapi.json")
+	c.must(json.Unmarshal(a.raw, &doc) == nil, "%s: %.100s", a.call, a.raw)
+	return doc
 }
 
 // found says that a search gives exactly these networks.
@@ -34,6 +42,14 @@ func netRows() []row {
 			c.found("/nets/byiface/eth9")
 			if a := c.GET("/nets/byiface/ib"); a.header.Get("Deprecation") == "" {
 				c.fail("%s: no Deprecation header", a.call)
+			}
+			for _, word := range []string{"byiface", "byname"} {
+				paths, _ := c.openAPI()["paths"].(map[string]any)
+				one, _ := paths[root+"/nets/"+word+"/{part}"].(map[string]any)
+				get, _ := one["get"].(map[string]any)
+				if marked, _ := get["deprecated"].(bool); get == nil || marked != (word == "byiface") {
+					c.fail("the OpenAPI document says of %s: deprecated %v", word, get["deprecated"])
+				}
 			}
 		}},
 		{"GET", "/nets/byname/<NAME>", token, "by a part of the name", func(c *check) {

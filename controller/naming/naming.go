@@ -40,7 +40,7 @@ func (n *Naming) Routes() []api.Route {
 		switch spec.Name {
 		case object.KindNet:
 			for word, match := range searches() {
-				routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/nets/" + word + "/{part}", Permission: spec.Read,
+				routes = append(routes, api.Route{Method: "GET", Path: api.Root + "/nets/" + word + "/{part}", Permission: spec.Read, Deprecated: word == "byiface",
 					Doc: "The networks that match a part.", Handler: n.search(word, match), Answer: api.List(api.Shown(spec))})
 			}
 		case object.KindHostname:
