@@ -36,10 +36,13 @@ func (m *machine) become(ctx context.Context) error {
 	if m.id.Cert == nil {
 		m.setClock(plan.Time)
 	}
-	m.stopBefore(ctx, wire.StepImage)
 	if err := root.Known(root.Of(plan)); err != nil {
 		return &failure{wire.StepRoot, err}
 	}
+	if root.Of(plan) == root.StyleDisked {
+		return m.disked(ctx, plan)
+	}
+	m.stopBefore(ctx, wire.StepImage)
 	image, err := m.source(ctx, plan)
 	if err != nil {
 		return err
@@ -118,15 +121,7 @@ func (m *machine) stopBefore(ctx context.Context, step string) {
 
 // makeRoot makes the root and goes there. If it returns, it is with an error.
 func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
-	select {
-	case err := <-m.common:
-		if err != nil {
-			m.log.Warn("modules", "error", err)
-		}
-		m.common <- nil // for another attempt
-	case <-time.After(driverTime):
-		m.log.Warn("modules are still being loaded, the boot goes on")
-	}
+	m.awaitModules()
 	style := root.Of(plan)
 	if m.modules != nil {
 		if err := m.modules.Load(root.Needs(style)...); err != nil {
@@ -147,6 +142,19 @@ func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
 	m.stamps.put(m.client, wire.Step{Step: wire.StepRoot, Detail: style})
 	m.stamps.flush(stopTime)
 	return m.leave(plan, agent, init)
+}
+
+// awaitModules waits for what every boot needs.
+func (m *machine) awaitModules() {
+	select {
+	case err := <-m.common:
+		if err != nil {
+			m.log.Warn("modules", "error", err)
+		}
+		m.common <- nil // for another attempt
+	case <-time.After(driverTime):
+		m.log.Warn("modules are still being loaded, the boot goes on")
+	}
 }
 
 // furnish makes the image this node, with the agent in it.

@@ -25,7 +25,8 @@ type Network struct {
 // what makes it this node: host name, hosts, resolver, keys of admins, and
 // that the image's network services keep the interface as it is.
 //
-// Files of the image are changed in RAM only. Where the image has decided
+// Files of the image are changed in RAM only, or on the node's own disk, where
+// nothing is written that is there already. Where the image has decided
 // itself, by a link in the place of resolv.conf, it is left alone.
 func Prepare(newroot, run string, b wire.Boot, n Network) error {
 	img, err := os.OpenRoot(newroot)
@@ -59,8 +60,19 @@ func replace(img *os.Root, name string, content []byte) error {
 			return err
 		}
 	}
+	return write(img, name, content)
+}
+
+// write writes what is not there yet.
+func write(img *os.Root, name string, content []byte) error {
+	if old, err := img.ReadFile(name); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
 	return img.WriteFile(name, content, 0o644)
 }
+
+// hostsMark begins what hosts appended at an earlier boot from the same disk.
+const hostsMark = "# What follows is of this node, made anew at each boot."
 
 // hosts appends to the image's /etc/hosts the node itself and the head.
 func hosts(img *os.Root, name string, b wire.Boot, n Network) error {
@@ -68,10 +80,12 @@ func hosts(img *os.Root, name string, b wire.Boot, n Network) error {
 	if err != nil {
 		old = []byte("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
 	}
+	old, _, _ = bytes.Cut(old, []byte(hostsMark))
 	out := bytes.NewBuffer(old)
 	if len(old) > 0 && old[len(old)-1] != '\n' {
 		out.WriteByte('\n')
 	}
+	fmt.Fprintln(out, hostsMark)
 	full := name
 	if b.Domain != "" && !strings.Contains(name, ".") {
 		full = name + "." + b.Domain + " " + name
@@ -111,7 +125,7 @@ func resolver(img *os.Root, run string, b wire.Boot, n Network) error {
 	for _, s := range servers {
 		text += "nameserver " + s + "\n"
 	}
-	return img.WriteFile("etc/resolv.conf", []byte(text), 0o644)
+	return write(img, "etc/resolv.conf", []byte(text))
 }
 
 // networkd tells systemd-networkd, where an image uses it, to keep the address

@@ -1,10 +1,16 @@
 // Package root turns a pulled image into a root file system and makes the
 // machine go on in it.
 //
-// There are two styles. With rwram the image's files are copied into a tmpfs
-// and the image is forgotten. With roram the image stays as it is, mounted,
-// under an overlay whose upper half is in RAM. The package must not fetch
-// anything, nor decide what a machine becomes. Nothing in it is undone by
+// With rwram the image's files are copied into a tmpfs and the image is
+// forgotten. With roram the image stays as it is, mounted, under an overlay
+// whose upper half is in RAM. With disked the files are on a disk, which is made
+// to what the image is: only what differs is written, what the image does not
+// have is removed, and a mark on the disk says whether that has come to its end.
+// Before it has, nothing is started from the disk, so that a cut power costs
+// another attempt and never gives a mix of two images. A disk that holds the
+// image already is used as it is, with what was changed on it since.
+//
+// The package must not fetch anything, nor decide what a machine becomes. Nothing in it is undone by
 // rebooting: every failure leaves a machine in which the step can be repeated.
 package root
 
@@ -23,6 +29,8 @@ import (
 const (
 	StyleRWRAM = "rwram"
 	StyleRORAM = "roram"
+
+	StyleDisked = "disked"
 )
 
 // Layout says where things are while a root is made. All are made as needed.
@@ -60,13 +68,14 @@ func (l Layout) KeptImage(size int64) (*os.File, error) {
 
 // Known says whether a boot style is one that this package makes.
 func Known(style string) error {
-	if style == StyleRWRAM || style == StyleRORAM {
+	switch style {
+	case StyleRWRAM, StyleRORAM, StyleDisked:
 		return nil
 	}
-	return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s)", style, StyleRWRAM, StyleRORAM)
+	return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s, %s)", style, StyleRWRAM, StyleRORAM, StyleDisked)
 }
 
-// Build makes the root from an image that ImageFile's file holds. After an
+// Build makes a root in RAM from an image that ImageFile's file holds. After an
 // error nothing of it is left mounted and it may be called again.
 func (l Layout) Build(style string, image *os.File) (err error) {
 	defer func() {
@@ -74,8 +83,8 @@ func (l Layout) Build(style string, image *os.File) (err error) {
 			l.Drop()
 		}
 	}()
-	if err := Known(style); err != nil {
-		return err
+	if err := Known(style); err != nil || style == StyleDisked {
+		return errors.Join(err, errors.ErrUnsupported)
 	}
 	if err := mountSquash(image, l.Squash); err != nil {
 		return err
@@ -166,8 +175,11 @@ func mounted(dir string) bool {
 
 // Needs names the kernel modules for a style.
 func Needs(style string) []string {
-	if style == StyleRORAM {
+	switch style {
+	case StyleRORAM:
 		return []string{"loop", "squashfs", "overlay"}
+	case StyleDisked:
+		return []string{"loop", "squashfs"} // those of the disk's file system when it is known
 	}
 	return []string{"loop", "squashfs"}
 }

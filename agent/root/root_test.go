@@ -318,7 +318,7 @@ func TestPrepare(t *testing.T) {
 	try(t, Prepare(root, run, b, n))
 	for file, want := range map[string]string{
 		root + "/etc/hostname":    "n0\n",
-		root + "/etc/hosts":       "127.0.0.1 localhost\n10.1.0.7 n0.cluster.local n0\n10.1.0.1 head.cluster.local head\n",
+		root + "/etc/hosts":       "127.0.0.1 localhost\n" + hostsMark + "\n10.1.0.7 n0.cluster.local n0\n10.1.0.1 head.cluster.local head\n",
 		root + "/etc/resolv.conf": "search cluster.local\nnameserver 10.1.0.1\n",
 		outside:                   "untouched",
 	} {

@@ -91,3 +91,16 @@ func (d *directory) live(c *boot.Config, bc *object.Bootconfig) error {
 	c.Cmdline = strings.Join(words, " ")
 	return nil
 }
+
+// disk says which disks of a node are for its image.
+func (d *directory) disk(n *object.Node) (*wire.Disk, error) {
+	look := d.reg.Look()
+	out := wire.Disk{Root: object.Attribute(look, n, object.AttrDiskRoot), Cache: object.Attribute(look, n, object.AttrDiskCache)}
+	for w := range strings.FieldsFuncSeq(object.Attribute(look, n, object.AttrDiskWipe), func(r rune) bool { return r == ',' || r == ' ' }) {
+		out.Wipe = append(out.Wipe, w)
+	}
+	if out.Root == "" {
+		return nil, fmt.Errorf("the boot style %s needs a disk: muster node attributes %s set %s=/dev/sda2, or LABEL=x, or a whole disk", object.StyleDisked, n.Name, object.AttrDiskRoot)
+	}
+	return &out, nil
+}

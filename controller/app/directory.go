@@ -144,6 +144,12 @@ func (d *directory) Boot(uid, config, image string) (wire.Boot, error) {
 		return b, nil
 	}
 	b.Style = bc.Style()
+	if b.Style == object.StyleDisked {
+		if b.Disk, err = d.disk(o.(*object.Node)); err != nil {
+			b.Problem = err.Error()
+			return b, nil
+		}
+	}
 	problems := d.library.Problems(bc)
 	if bc.Installs() {
 		problems = []string{"it starts an installer now: boot the machine again"}

@@ -18,7 +18,7 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 	}
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if s := bc.Style(); !bc.Installs() && s != object.StyleRWRAM && s != object.StyleRORAM {
+	if bc.BootsImage() && bc.Style() == object.StyleISCSI {
 		add("the boot style %s is not served by this version of muster", bc.Style())
 	}
 	out = append(out, l.fileProblems("kernel", bc.Kernel, "muster bootconfig update "+bc.Name+" --kernel FILE")...)

@@ -37,6 +37,7 @@ func TestBoot(t *testing.T) {
 		{"HeadKilledWhileBooting", (*bench).headKilled},
 		{"FromISO", (*bench).fromISO},
 		{"OwnDisk", (*bench).ownDisk},
+		{"Disked", (*bench).disked},
 	})
 }
 
@@ -47,6 +48,7 @@ func TestBootAll(t *testing.T) {
 	}
 	newBench(t).run(t, []scenario{
 		{"LiveISO", (*bench).liveISO},
+		{"DiskUpdate", (*bench).diskUpdate},
 	})
 }
 

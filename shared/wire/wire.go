@@ -75,11 +75,19 @@ type Boot struct {
 	UID     string    `json:"uid"`
 	Name    string    `json:"name"`
 	Domain  string    `json:"domain,omitempty"`
-	Style   string    `json:"style"` // rwram or roram
+	Style   string    `json:"style"` // rwram, roram or disked
 	Image   *Image    `json:"image,omitempty"`
+	Disk    *Disk     `json:"disk,omitempty"`    // with disked
 	Problem string    `json:"problem,omitempty"` // why there is nothing to boot; ask again later
 	Hosts   []string  `json:"hosts,omitempty"`   // lines of /etc/hosts for the head
 	Time    time.Time `json:"time"`              // the head's clock: diskless machines often have none
+}
+
+// Disk names devices of the node: by path, or LABEL=, UUID= or PARTLABEL=.
+type Disk struct {
+	Root  string   `json:"root"`            // becomes the root; a whole disk is partitioned
+	Cache string   `json:"cache,omitempty"` // keeps images between boots
+	Wipe  []string `json:"wipe,omitempty"`  // of them, those that may be erased when they hold something else
 }
 
 // Image names a squashfs file by content.
