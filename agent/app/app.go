@@ -23,8 +23,9 @@ import (
 
 const usage = `muster-agent keeps a node connected to the head of its cluster.
 
-  muster-agent run --head URL [--bind IP] [--state DIR] [--ca FILE]
-      run as a service on an installed system, until stopped
+  muster-agent run --head URL [--bind IP] [--state DIR] [--ca FILE] [--plugins DIRS] [--init DIRS]
+      run as a service on an installed system, until stopped. In the state's
+      directory the node's attributes are kept, attributes.ini and .json
   muster-agent simulate --head URL --first-ip IP --count N
       many light agents, each with an address of its own, for tests and sizing
   muster-agent version
