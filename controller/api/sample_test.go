@@ -49,6 +49,8 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 		return sample{[2]any{"one", "two\n\tlines, <é> & \"quotes\""}, []any{5, true, []string{"a"}, "\x01", "\u0085", strings.Repeat("x", kind.MaxText+1)}}
 	case "line":
 		return sample{[2]any{"one", "two <é>"}, []any{5, "a\nb", apitest.Map{}, strings.Repeat("x", 4097)}}
+	case "file":
+		return sample{[2]any{"a.ks", "sub/b.cfg"}, []any{5, "../a", "/a", ".a", "a\\b", "a\x00", "a//b", strings.Repeat("x", 256)}}
 	case "hostname":
 		return sample{[2]any{fmt.Sprintf("alpha%d", n), fmt.Sprintf("Beta_%d.example.org", n)}, append([]any{
 			5, nil, "a/b", "a b", "-a", "a-", ".a", "a..b", "é", "a\n", "a\x00", "10.0.0.1", "fe80::1", "*", someUID, strings.Repeat("a", 64), strings.Repeat("a.", 100) + "a", "", []string{"a"}}, words(spec)...)}

@@ -129,11 +129,12 @@ func bootconfigRows() []row {
 			c.same((&asker{check: c, as: c.token, from: "127.67.0.10"}).GET("/bootconfig/real/kickstart").text(), show(want))
 			c.GET("/bootconfig/real/kickstart").refused(0)
 			c.GET("/bootconfig/files/kickstart?node=n0").refused(404)
-			for _, path := range []string{"../muster.db", "/etc/passwd", "none.cfg"} {
-				if a := c.PATCH("/bootconfig/real", `{"kickstart":"`+path+`"}`); a.status == 200 {
-					c.GET("/bootconfig/real/kickstart?node=n0").refused(0)
-				}
+			for _, path := range []string{"../muster.db", "/etc/passwd", "sub/../../x", ".hidden", "a\\b"} {
+				c.PATCH("/bootconfig/real", show(map[string]any{"kickstart": path})).refused(400, "kickstart:")
 			}
+			c.same(c.GET("/bootconfig/real").object()["kickstart"], `"ks.cfg"`)
+			c.PATCH("/bootconfig/real", `{"kickstart":"none.cfg"}`).done()
+			c.GET("/bootconfig/real/kickstart?node=n0").refused(404)
 		}},
 		{"GET", "/bootconfig/<UID>/errors", token, "the same for one; an unknown one is told apart", func(c *check) {
 			c.PATCH("/bootconfig/real", `{"kickstart":null}`).done()

@@ -7,10 +7,10 @@ import (
 	"os"
 	"path"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"muster/shared/fault"
+	"muster/shared/object"
 	"muster/shared/template"
 )
 
@@ -35,11 +35,10 @@ func (d files) read(name string) (string, error) {
 	return string(text), nil
 }
 
-// open opens a file by its path below the directory. Hidden files are not
-// there: editors leave them.
+// open opens a file by its path below the directory.
 func (d files) open(name string) (*os.File, error) {
-	if !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\\\x00") || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") || len(name) > 255 {
-		return nil, fault.Invalidf("%s is no name of a file in the kickstart directory.", strconv.Quote(name))
+	if _, err := object.KickstartFile(name); err != nil {
+		return nil, fault.Invalidf("%v.", err)
 	}
 	root, err := os.OpenRoot(d.dir)
 	if err != nil {

@@ -1,6 +1,13 @@
 package object
 
-import "muster/shared/kind"
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"unicode"
+
+	"muster/shared/kind"
+)
 
 // The boot styles of the published API.
 const (
@@ -60,6 +67,16 @@ func (b *Bootconfig) Installs() bool {
 	return !b.BootsImage()
 }
 
+// KickstartFile refuses what is no path of a file below the head's kickstart
+// directory. Hidden files are not there: editors leave them.
+func KickstartFile(name string) (string, error) {
+	if !fs.ValidPath(name) || name == "." || len(name) > 255 || strings.HasPrefix(name, ".") || strings.Contains(name, "/.") ||
+		strings.Contains(name, "\\") || strings.ContainsFunc(name, unicode.IsControl) {
+		return "", fmt.Errorf("%q is no name of a file in the kickstart directory", name)
+	}
+	return name, nil
+}
+
 func bootconfig() *kind.Spec {
 	fields := []kind.Field{
 		nameField(true),
@@ -70,7 +87,7 @@ func bootconfig() *kind.Spec {
 		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset; the attribute _boot_style of a node wins", Source: kind.User,
 			Format: kind.OneOf(Styles()...)},
 		{Path: "repo", Summary: "what to install from, or with the style live the ISO: a repo of this head, or a URL", Source: kind.User, Format: kind.Line},
-		{Path: "kickstart", Summary: "a file in the head's kickstart directory, for the installer that kernel and initramfs are", Source: kind.User, Format: kind.Line},
+		{Path: "kickstart", Summary: "a file in the head's kickstart directory, for the installer that kernel and initramfs are", Source: kind.User, Format: kind.Parsed("file", KickstartFile)},
 	}
 	fields = append(fields, fileFields("kernel", "the kernel")...)
 	fields = append(fields, fileFields("initramfs", "the kernel's modules, or an initramfs of your own")...)
