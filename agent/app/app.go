@@ -28,6 +28,8 @@ const usage = `muster-agent keeps a node connected to the head of its cluster.
       directory the node's attributes are kept, attributes.ini and .json
   muster-agent simulate --head URL --first-ip IP --count N
       many light agents, each with an address of its own, for tests and sizing
+  muster-agent pull --head URL [--bind IP] --image NAME[:VERSION] --form tree|squash --into PATH [--cache DIR] [--no-peers] [--json]
+      fetch an image as a boot would, and what the cache has of it from there
   muster-agent version
 
 As /init, or as process 1 elsewhere, it boots the machine as the muster.* keys
@@ -54,6 +56,8 @@ func Main(args []string, version string) int {
 		return status(runCommand(args[2:], version, os.Stderr))
 	case "simulate":
 		return status(simulateCommand(args[2:], version, os.Stderr))
+	case "pull":
+		return status(pullCommand(args[2:], version, os.Stdout, os.Stderr))
 	case stream.Verb: // started by the agent as /init
 		return status(streamCommand())
 	case "version", "--version":

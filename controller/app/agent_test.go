@@ -49,7 +49,7 @@ func staticProgram(t *testing.T) []byte {
 // get from then on.
 func TestAgentIsReplaced(t *testing.T) {
 	dir := t.TempDir()
-	blobs, err := library.OpenBlobs(filepath.Join(dir, "files"))
+	blobs, err := library.OpenBlobs(filepath.Join(dir, "files"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

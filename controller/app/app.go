@@ -143,7 +143,7 @@ func (h *Head) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.blobs, err = library.OpenBlobs(filepath.Join(h.cfg.Data, "files")); err != nil {
+	if h.blobs, err = library.OpenBlobs(filepath.Join(h.cfg.Data, "files"), h.log); err != nil {
 		return err
 	}
 	program, err := beside(h.cfg.Agent, "muster-agent")

@@ -159,16 +159,18 @@ func (d *directory) Boot(uid, config, image string) (wire.Boot, error) {
 	}
 	// What was an image a moment ago may be deleted by now.
 	img, ok := d.reg.Look().Get(object.KindImage, bc.Image)
-	if len(problems) == 0 && (!ok || img.(*object.Image).Squash() == nil) {
+	var version *object.Version
+	if ok {
+		version, err = img.(*object.Image).VersionOf(bc.ImageVersion)
+	}
+	if len(problems) == 0 && (!ok || err != nil) {
 		problems = []string{"its image is being changed"}
 	}
 	if len(problems) > 0 {
 		b.Problem = "boot configuration " + bc.Name + ": " + strings.Join(problems, "; ")
 		return b, nil
 	}
-	rootImage := img.(*object.Image)
-	f := rootImage.Squash()
-	b.Image = &wire.Image{Name: rootImage.Name, UID: rootImage.UID, SHA256: f.SHA256, Size: f.Size, Pieces: f.Pieces}
+	b.Image = d.library.Wire(img.(*object.Image), version)
 	return b, nil
 }
 
@@ -185,7 +187,7 @@ func (d *directory) chosen(n *object.Node, config, image string) (*object.Bootco
 	}
 	bc := *o.(*object.Bootconfig)
 	if image != "" {
-		bc.Image = image
+		bc.Image, bc.ImageVersion = image, ""
 	}
 	// The node's own style holds for it too, where an image is what it boots.
 	if styled, err := bc.StyledFor(look, n); err != nil {

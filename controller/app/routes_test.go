@@ -199,6 +199,7 @@ var public = []string{
 	"GET /api/v1/kickstart/**", "GET /api/v1/ztp/script", "GET /api/v1/ignition/bin", "GET /api/v1/ignition/*",
 	"GET /api/v1/install/**", "POST /api/v1/install/password", "GET /api/v1/openapi.json", "GET /api/v1/docs**",
 	"POST /agent/v1/enrol", "GET /boot/v1/**", "GET /repo/*/key/*", "GET /repo/*/mirrors/*", "GET /repo/*/tree/**",
+	"GET /agent/v1/image/*", "GET /agent/v1/index/*", "POST /agent/v1/chunks",
 }
 
 func TestPermissionsOfRoutes(t *testing.T) {

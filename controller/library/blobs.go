@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,20 +24,24 @@ import (
 	"syscall"
 	"time"
 
+	"muster/images/pack"
 	"muster/shared/fault"
 	"muster/shared/object"
 )
 
-// Blobs is a directory of files named by their SHA-256.
+// Blobs is a directory of files named by their SHA-256, and of chunks.
 type Blobs struct {
-	dir string
+	dir    string
+	chunks *pack.Store
 
 	mu   sync.Mutex
 	kept map[string]int // digests that no object names yet but must stay
+
+	looked map[string]look // contents in chunks, by their index
 }
 
 // OpenBlobs opens the directory and removes what an interrupted upload left.
-func OpenBlobs(dir string) (*Blobs, error) {
+func OpenBlobs(dir string, log *slog.Logger) (*Blobs, error) {
 	tmp := filepath.Join(dir, "tmp")
 	if err := os.RemoveAll(tmp); err != nil {
 		return nil, err
@@ -44,7 +49,8 @@ func OpenBlobs(dir string) (*Blobs, error) {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return nil, err
 	}
-	return &Blobs{dir: dir, kept: map[string]int{}}, nil
+	chunks, err := pack.Open(filepath.Join(dir, "chunks"), pack.Options{Log: log})
+	return &Blobs{dir: dir, chunks: chunks, kept: map[string]int{}, looked: map[string]look{}}, err
 }
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -65,26 +71,12 @@ func (b *Blobs) Open(sha256 string) (*os.File, error) {
 // given, may look at the file first and add to what is known of it; its error
 // refuses the upload.
 func (b *Blobs) Add(r io.Reader, limit int64, now time.Time, inspect func(*os.File, *object.File) error) (f *object.File, release func(), err error) {
-	tmp, err := os.CreateTemp(filepath.Join(b.dir, "tmp"), "upload-")
+	tmp, f, err := b.receive(r, limit, now)
 	if err != nil {
-		return nil, nil, diskFault(err)
+		return nil, nil, err
 	}
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
-	long, short := sha256.New(), sha1.New()
-	size, err := io.Copy(io.MultiWriter(tmp, long, short), io.LimitReader(r, limit+1))
-	switch {
-	case err != nil && isDisk(err):
-		return nil, nil, diskFault(err)
-	case err != nil:
-		return nil, nil, fault.Invalidf("The upload broke off after %d bytes: %v. What was stored before is unchanged.", size, err)
-	case size > limit:
-		return nil, nil, fault.New(fault.TooLarge, "The file is larger than %d bytes.", limit)
-	}
-	f = &object.File{Size: size, MTime: float64(now.UnixMicro()) / 1e6,
-		SHA256: hex.EncodeToString(long.Sum(nil)), Chksum: "sha1:" + hex.EncodeToString(short.Sum(nil))}
-	f.UID = f.SHA256[:32]
-	f.Filename = f.UID
 	if inspect != nil {
 		if err := inspect(tmp, f); err != nil {
 			return nil, nil, err
@@ -96,6 +88,39 @@ func (b *Blobs) Add(r io.Reader, limit int64, now time.Time, inspect func(*os.Fi
 		return nil, nil, diskFault(err)
 	}
 	return f, release, nil
+}
+
+// receive takes a file to the side. The caller removes and closes it.
+func (b *Blobs) receive(r io.Reader, limit int64, now time.Time) (*os.File, *object.File, error) {
+	tmp, err := os.CreateTemp(filepath.Join(b.dir, "tmp"), "upload-")
+	if err != nil {
+		return nil, nil, diskFault(err)
+	}
+	f, err := fill(tmp, r, limit, now)
+	if err != nil {
+		tmp.Close()
+		os.Remove(tmp.Name())
+	}
+	return tmp, f, err
+}
+
+// fill writes what comes, and names it.
+func fill(tmp *os.File, r io.Reader, limit int64, now time.Time) (*object.File, error) {
+	long, short := sha256.New(), sha1.New()
+	size, err := io.Copy(io.MultiWriter(tmp, long, short), io.LimitReader(r, limit+1))
+	switch {
+	case err != nil && isDisk(err):
+		return nil, diskFault(err)
+	case err != nil:
+		return nil, fault.Invalidf("The upload broke off after %d bytes: %v. What was stored before is unchanged.", size, err)
+	case size > limit:
+		return nil, fault.New(fault.TooLarge, "The file is larger than %d bytes.", limit)
+	}
+	f := &object.File{Size: size, MTime: float64(now.UnixMicro()) / 1e6,
+		SHA256: hex.EncodeToString(long.Sum(nil)), Chksum: "sha1:" + hex.EncodeToString(short.Sum(nil))}
+	f.UID = f.SHA256[:32]
+	f.Filename = f.UID
+	return f, nil
 }
 
 // settle moves a complete file to its place and syncs both. A file that is
@@ -187,7 +212,7 @@ func isDisk(err error) bool {
 // client's mistake.
 func diskFault(err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
-		return fault.New(fault.Unavailable, "The head's disk is full; make room and upload again.")
+		return fault.New(fault.Full, "The head's disk is full; make room and upload again. What was stored before is unchanged.")
 	}
 	return fmt.Errorf("storing an upload: %w", err)
 }

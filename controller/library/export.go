@@ -44,6 +44,8 @@ type listed struct {
 	Slot   string `json:"slot"` // kernel, initramfs or content
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256"`
+
+	file *object.File
 }
 
 func (l listed) name() string { return "files/" + l.SHA256 }
@@ -88,7 +90,7 @@ func (l *Library) export(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (l *Library) exportFile(t *tar.Writer, f listed, at time.Time) error {
-	file, err := l.opt.Blobs.Open(f.SHA256)
+	file, err := l.opt.Blobs.OpenContent(f.file)
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func (l *Library) manifest(r *http.Request, bc *object.Bootconfig) (*manifest, e
 		if problem := l.storeProblem(f); problem != "" {
 			return fault.New(fault.Conflict, "%s: %s: upload it again.", what, problem)
 		}
-		m.Files = append(m.Files, listed{slot, f.Size, f.SHA256})
+		m.Files = append(m.Files, listed{slot, f.Size, f.SHA256, f})
 		return nil
 	}
 	if err := list("kernel", "kernel", bc.Kernel); err != nil {

@@ -225,7 +225,7 @@ func (i *importing) readFiles(t *tar.Reader) (release func(), err error) {
 		if err != nil {
 			return release, err
 		}
-		f, rel, err := i.add(t, s)
+		f, rel, err := i.add(i.ctx, t, s)
 		if err != nil {
 			return release, err
 		}

@@ -3,6 +3,7 @@ package library
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"muster/controller/api"
@@ -37,17 +38,23 @@ type Options struct {
 	Problems func(*object.Bootconfig) []string
 	// Kickstarts go along with exports; nil where there are none.
 	Kickstarts Kickstarts
+	// Booted gives the digests of the versions that nodes run; nil where that
+	// is not known.
+	Booted func() map[string]bool
 }
 
 // Library serves files of objects.
 type Library struct {
 	opt    Options
 	verify *verifier
+	deltas *deltas
+
+	checking sync.Mutex // one check of the store at a time
 }
 
 // New makes a library.
 func New(opt Options) *Library {
-	return &Library{opt, &verifier{blobs: opt.Blobs, right: map[string]time.Time{}}}
+	return &Library{opt: opt, verify: &verifier{blobs: opt.Blobs, right: map[string]string{}}, deltas: newDeltas(opt.Blobs)}
 }
 
 // Limits of uploads, in bytes.
@@ -63,7 +70,7 @@ type slot struct {
 	kindName string
 	name     string // path word
 	limit    int64
-	pieces   bool // nodes read it while it comes in
+	image    bool // kept in chunks
 	inspect  inspection
 	get      func(kind.Object) *object.File
 	set      func(kind.Object, *object.File, object.Content) // the stamps are those of the upload
@@ -79,12 +86,7 @@ func slots() []slot {
 			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Bootconfig).Initramfs = f }},
 		{object.KindImage, "content", maxImage, true, inspectImage,
 			func(o kind.Object) *object.File { return o.(*object.Image).Squash() },
-			func(o kind.Object, f *object.File, c object.Content) {
-				o.(*object.Image).Content = nil
-				if c.Squash = f; f != nil {
-					o.(*object.Image).Content = &c
-				}
-			}},
+			func(o kind.Object, f *object.File, c object.Content) { setContent(o.(*object.Image), f, c) }},
 		{object.KindRepo, "iso", maxISO, false, inspectISO,
 			func(o kind.Object) *object.File { return o.(*object.Repo).ISO },
 			func(o kind.Object, f *object.File, _ object.Content) { o.(*object.Repo).ISO = f }},
@@ -105,6 +107,8 @@ func (l *Library) Routes() []api.Route {
 		routes = append(routes, api.Route{Method: method, Path: api.Root + "/bootconfigs/import", Permission: "BootconfigsWrite", Doc: "Make a boot configuration and what belongs to it from an export.",
 			Handler: l.importBootconfig, Upload: true, Answer: imported{}, Query: []api.Param{{Name: "name", Doc: "another name for the boot configuration"}, {Name: "image", Doc: "another name for the image"}}})
 	}
+	routes = append(routes, l.versionRoutes()...)
+	routes = append(routes, l.chunkRoutes()...)
 	perms := map[string][2]kind.Permission{
 		object.KindBootconfig: {"BootconfigsRead", "BootconfigsWrite"},
 		object.KindImage:      {"ImagesRead", "ImagesWrite"},
@@ -136,12 +140,17 @@ func (l *Library) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		l.prune(ctx)
 		n, err := l.opt.Blobs.Sweep(ctx, l.used, sweepGrace, l.opt.Now())
 		if err != nil && ctx.Err() == nil {
 			l.opt.Log.Warn("unused files could not be removed", "error", err)
 		}
-		if n > 0 {
-			l.opt.Log.Info("removed unused files", "count", n)
+		freed, err := l.SweepChunks(ctx)
+		if err != nil && ctx.Err() == nil {
+			l.opt.Log.Warn("unused chunks could not be removed", "error", err)
+		}
+		if n > 0 || freed > 0 {
+			l.opt.Log.Info("removed what nothing uses any more", "files", n, "bytes of chunks", freed)
 		}
 		select {
 		case <-ctx.Done():
@@ -160,9 +169,15 @@ func (l *Library) used() map[string]bool {
 	for _, s := range slots() {
 		for _, o := range l.opt.Objects.All(s.kindName) {
 			if f := s.get(o); f != nil {
-				out[f.SHA256], out[f.Pieces] = true, true
+				out[f.SHA256] = true
 			}
 		}
 	}
+	l.eachVersion(func(v *object.Version) {
+		// One that is kept in one piece has no indices.
+		for _, d := range []string{v.File.SHA256, v.File.Pieces, v.File.Index, v.File.Tree} {
+			out[d] = true
+		}
+	})
 	return out
 }

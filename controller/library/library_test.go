@@ -36,7 +36,7 @@ type lib struct {
 func start(t testing.TB) *lib {
 	l := &lib{dir: t.TempDir()}
 	var err error
-	if l.blobs, err = library.OpenBlobs(l.dir); err != nil {
+	if l.blobs, err = library.OpenBlobs(l.dir, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	l.Head = apitest.Start(t, apitest.Options{Routes: func(h *apitest.Head) [][]api.Route {
@@ -347,23 +347,33 @@ func TestProblems(t *testing.T) {
 	problem()
 	spoiled := bytes.Clone(sound)
 	spoiled[len(spoiled)/2] ^= 1
-	if err := os.WriteFile(l.blobs.Path(digest(sound)), spoiled, 0o600); err != nil {
+	// The upload is a pack as it was sent.
+	packed := func() string {
+		paths, _ := filepath.Glob(filepath.Join(l.dir, "chunks", "*.pack"))
+		for _, p := range paths {
+			if st, err := os.Stat(p); err == nil && st.Size() == int64(len(sound)) {
+				return p
+			}
+		}
+		t.Fatal("no pack has the image")
+		return ""
+	}
+	if err := os.WriteFile(packed(), spoiled, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	problem("image i: its file", "other bytes than were uploaded")
-	if err := os.Truncate(l.blobs.Path(digest(sound)), 100); err != nil {
-		t.Fatal(err)
-	}
-	problem("100 bytes instead of")
-	if reason := l.Refused("GET", "/image/i/content", nil); !strings.Contains(reason, "100 bytes instead of") {
-		t.Error(reason)
-	}
-	if err := os.Remove(l.blobs.Path(digest(sound))); err != nil {
+	if err := os.Truncate(packed(), 100); err != nil {
 		t.Fatal(err)
 	}
 	problem("missing from this head's store")
+	if reason := l.Refused("GET", "/image/i/content", nil); !strings.Contains(reason, "missing from this head's store") {
+		t.Error(reason)
+	}
 	l.OK("PUT", "/image/i/content", sound) // the same content again repairs it
 	problem()
+	if a := l.Do("GET", "/image/i/content", nil); !bytes.Equal(a.Raw, sound) {
+		t.Error("it is not repaired")
+	}
 	l.OK("DELETE", "/image/i", nil)
 	problem("does not exist any more")
 	// An installer could do without, but the reference is broken all the same.

@@ -1,7 +1,7 @@
 package library
 
 import (
-	"bytes"
+	"context"
 	"crypto/sha256"
 	"hash"
 	"io"
@@ -46,22 +46,10 @@ func (p *pieces) end() []byte {
 	return p.list
 }
 
-// add stores an upload and, where the slot wants it, the list of its pieces.
-func (l *Library) add(body io.Reader, s slot) (*object.File, func(), error) {
-	if !s.pieces {
-		return l.opt.Blobs.Add(body, s.limit, l.opt.Now(), s.inspect)
+// add stores an upload, an image in chunks.
+func (l *Library) add(ctx context.Context, body io.Reader, s slot) (*object.File, func(), error) {
+	if s.image {
+		return l.opt.Blobs.AddImage(ctx, body, s.limit, l.opt.Now())
 	}
-	p := newPieces()
-	f, release, err := l.opt.Blobs.Add(io.TeeReader(body, p), s.limit, l.opt.Now(), s.inspect)
-	if err != nil {
-		return nil, nil, err
-	}
-	list := p.end()
-	lf, releaseList, err := l.opt.Blobs.Add(bytes.NewReader(list), int64(len(list)), l.opt.Now(), nil)
-	if err != nil {
-		release()
-		return nil, nil, err
-	}
-	f.Pieces = lf.SHA256
-	return f, func() { release(); releaseList() }, nil
+	return l.opt.Blobs.Add(body, s.limit, l.opt.Now(), s.inspect)
 }

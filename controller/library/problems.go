@@ -39,7 +39,15 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 		out = append(out, imageGone(bc))
 	default:
 		img := o.(*object.Image)
-		out = append(out, l.fileProblems("image "+img.Name, img.Squash(), "muster image import "+img.Name+" SOURCE")...)
+		v, err := img.VersionOf(bc.ImageVersion)
+		if err != nil && img.Squash() != nil {
+			return append(out, err.Error())
+		}
+		var f *object.File
+		if err == nil {
+			f = v.File
+		}
+		out = append(out, l.fileProblems("image "+img.Name, f, "muster image import "+img.Name+" SOURCE")...)
 	}
 	return out
 }
@@ -94,6 +102,9 @@ func (l *Library) fileProblems(what string, f *object.File, remedy string) []str
 
 // storeProblem says why this head does not have a file whole, "" when it does.
 func (l *Library) storeProblem(f *object.File) string {
+	if f.Index != "" {
+		return l.opt.Blobs.chunkProblem(f)
+	}
 	info, err := os.Stat(l.opt.Blobs.Path(f.SHA256))
 	switch {
 	case err != nil:

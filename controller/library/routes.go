@@ -62,7 +62,7 @@ func (l *Library) upload(s slot) api.Handler {
 
 // store keeps what body gives and makes it the content of an object's slot.
 func (l *Library) store(ctx context.Context, by kind.Author, s slot, id string, body io.Reader) error {
-	f, release, err := l.add(body, s)
+	f, release, err := l.add(ctx, body, s)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (l *Library) download(s slot) api.Handler {
 		if err != nil {
 			return err
 		}
-		return l.send(w, r, f.SHA256, f.Size)
+		return l.send(w, r, f)
 	}
 }
 
@@ -185,29 +185,41 @@ func (l *Library) held(s slot, r *http.Request) (*object.File, error) {
 }
 
 func (l *Library) serveFile(w http.ResponseWriter, r *http.Request) error {
+	digest := r.PathValue("digest")
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	return l.send(w, r, r.PathValue("digest"), -1) // whoever asks by digest verifies it
+	f := &object.File{SHA256: digest, Size: -1} // whoever asks by digest verifies it
+	l.eachVersion(func(v *object.Version) {
+		if v.File.SHA256 == digest {
+			f = v.File
+		}
+	})
+	return l.send(w, r, f)
 }
 
 // send serves a file with ranges; on plain HTTP the kernel copies it. A file
-// that has lost some of its bytes, where size is known, must not pass as whole.
-func (l *Library) send(w http.ResponseWriter, r *http.Request, digest string, size int64) error {
-	file, err := l.opt.Blobs.Open(digest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.NotFound, "There is no file with SHA-256 %s on this head.", strconv.Quote(digest))
-	}
-	if err != nil {
+// that has lost some of its bytes, where its size is known, must not pass as
+// whole.
+func (l *Library) send(w http.ResponseWriter, r *http.Request, f *object.File) error {
+	c, err := l.opt.Blobs.OpenContent(f)
+	var damaged *errDamaged
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.New(fault.NotFound, "There is no file with SHA-256 %s on this head.", strconv.Quote(f.SHA256))
+	case errors.As(err, &damaged):
+		return fault.New(fault.Conflict, "The file is damaged in this head's store, %s: upload it again.", damaged.reason)
+	case err != nil:
 		return err
 	}
-	defer file.Close()
-	if info, err := file.Stat(); err != nil {
-		return err
-	} else if size >= 0 && info.Size() != size {
-		return fault.New(fault.Conflict, "The file is damaged in this head's store, it has %d bytes instead of %d: upload it again.", info.Size(), size)
+	defer c.Close()
+	if problem := l.storeProblem(f); f.Size >= 0 && problem != "" {
+		return fault.New(fault.Conflict, "The file is damaged in this head's store, %s: upload it again.", problem)
 	}
-	w.Header().Set("Content-Type", fileType)
-	w.Header().Set("ETag", `"`+digest+`"`)
-	http.ServeContent(w, r, "", time.Time{}, file)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+f.SHA256+`"`)
+	if _, ok := c.(*assembled); ok {
+		w = sender{w}
+	}
+	http.ServeContent(w, r, "", time.Time{}, c)
 	return nil
 }
 
@@ -233,7 +245,8 @@ func (l *Library) info(w http.ResponseWriter, r *http.Request) error {
 	}
 	refs := 0
 	for _, o := range l.opt.Objects.All(object.KindImage) {
-		if g := o.(*object.Image).Squash(); g != nil && g.SHA256 == f.SHA256 {
+		has := func(v object.Version) bool { return v.File.SHA256 == f.SHA256 }
+		if img := o.(*object.Image); slices.ContainsFunc(img.Versions, has) || img.Squash() != nil && img.Squash().SHA256 == f.SHA256 {
 			refs++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ func TestSameContentIsKeptOnce(t *testing.T) {
 	refs := func(name string) string {
 		return fmt.Sprint(apitest.Decode[apitest.Map](t, l.OK("GET", "/image/"+name+"/content/info", nil))["refcnt"])
 	}
-	if refs("a") != "3" || len(l.files(t)) != 2 {
+	if refs("a") != "3" || len(l.files(t)) != 2 { // its pieces and its index
 		t.Errorf("refcnt %s, %d files", refs("a"), len(l.files(t)))
 	}
 	l.OK("DELETE", "/image/b/content", nil)
@@ -52,7 +53,9 @@ func TestSweep(t *testing.T) {
 		out := map[string]bool{}
 		img := l.Registry.All(object.KindImage)[0].(*object.Image)
 		bc := l.Registry.All(object.KindBootconfig)[0].(*object.Bootconfig)
-		out[img.Squash().Pieces] = true
+		for _, v := range img.Versions {
+			out[v.File.Pieces], out[v.File.Index] = true, true
+		}
 		out[img.Squash().SHA256], out[bc.Kernel.SHA256], out[bc.Initramfs.SHA256] = true, true, true
 		return out
 	}
@@ -68,7 +71,9 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%d removed, %d left, want %d and %d; %v", n, len(files), removed, left, err)
 		}
 	}
-	sweep(time.Hour, 0, 7) // each image has the list of its pieces
+	// Each version has the list of its pieces and an index; the old one stays.
+	sweep(time.Hour, 0, 7)
+	l.OK("DELETE", "/image/i/version/1", nil)
 	sweep(time.Second, 2, 5)
 	release()
 	sweep(time.Second, 1, 4)
@@ -81,7 +86,7 @@ func TestSweep(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(l.dir, "tmp", "upload-1"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := library.OpenBlobs(l.dir); err != nil {
+	if _, err := library.OpenBlobs(l.dir, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(l.files(t)); n != 4 {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
-	"time"
 
 	"muster/shared/object"
 )
@@ -17,8 +19,8 @@ import (
 // was right and has not been written since is not read again.
 type verifier struct {
 	blobs *Blobs
-	mu    sync.Mutex // one at a time: the disk is busy enough with nodes
-	right map[string]time.Time
+	mu    sync.Mutex        // one at a time: the disk is busy enough with nodes
+	right map[string]string // by SHA-256, the stamp of what was read
 }
 
 // check says why a file's content is not what was uploaded, "" when it is. A
@@ -26,16 +28,17 @@ type verifier struct {
 func (v *verifier) check(ctx context.Context, f *object.File) (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	file, err := v.blobs.Open(f.SHA256)
+	file, err := v.blobs.OpenContent(f)
+	var damaged *errDamaged
+	if errors.As(err, &damaged) {
+		return damaged.reason, nil
+	}
 	if err != nil {
 		return "", nil
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || info.Size() != f.Size {
-		return "", nil
-	}
-	if at, ok := v.right[f.SHA256]; ok && at.Equal(info.ModTime()) {
+	stamp, ok := stampOf(file, f.Size)
+	if !ok || v.right[f.SHA256] == stamp {
 		return "", nil
 	}
 	sum, err := digest(ctx, file)
@@ -50,13 +53,40 @@ func (v *verifier) check(ctx context.Context, f *object.File) (string, error) {
 	if len(v.right) >= maxRemembered {
 		clear(v.right)
 	}
-	v.right[f.SHA256] = info.ModTime()
+	v.right[f.SHA256] = stamp
 	return "", nil
 }
 
 const maxRemembered = 10_000
 
-func digest(ctx context.Context, file *os.File) (string, error) {
+// stampOf changes when what a content is read from is written to. It is not ok
+// for a file of another size than it should have.
+func stampOf(c content, size int64) (stamp string, ok bool) {
+	files := map[*os.File]bool{}
+	switch c := c.(type) {
+	case *os.File:
+		if info, err := c.Stat(); err != nil || info.Size() != size {
+			return "", false
+		}
+		files[c] = true
+	case *assembled:
+		for _, p := range c.pieces {
+			if p.file != nil {
+				files[p.file] = true
+			}
+		}
+	}
+	var all []string
+	for f := range files {
+		if info, err := f.Stat(); err == nil {
+			all = append(all, fmt.Sprint(f.Name(), info.Size(), info.ModTime().UnixNano()))
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, " "), true
+}
+
+func digest(ctx context.Context, file io.Reader) (string, error) {
 	sum := sha256.New()
 	for ctx.Err() == nil {
 		_, err := io.CopyN(sum, file, 64<<20)
@@ -83,7 +113,9 @@ func (l *Library) damage(ctx context.Context, bc *object.Bootconfig) ([]string, 
 	}
 	if o, ok := l.opt.Objects.Look().Get(object.KindImage, bc.Image); ok && bc.BootsImage() {
 		img := o.(*object.Image)
-		files["image "+img.Name] = img.Squash()
+		if v, err := img.VersionOf(bc.ImageVersion); err == nil {
+			files["image "+img.Name] = v.File
+		}
 	}
 	var out []string
 	for what, f := range files {

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -279,7 +280,7 @@ func (t *tx) build(spec *kind.Spec, old kind.Object, doc map[string]any) (kind.O
 	} else {
 		doc = whole(spec, doc)
 	}
-	for path, value := range doc {
+	for path, value := range pin(spec, doc) {
 		if value == (kept{}) {
 			continue
 		}
@@ -301,6 +302,26 @@ func (t *tx) build(spec *kind.Spec, old kind.Object, doc map[string]any) (kind.O
 		return nil, err
 	}
 	return obj, required(spec, obj)
+}
+
+// pin takes what follows the colon of a reference into a field of its own.
+func pin(spec *kind.Spec, doc map[string]any) map[string]any {
+	for i := range spec.Fields {
+		f := &spec.Fields[i]
+		value, text := doc[f.Path].(string)
+		if f.Pin == "" || !text {
+			continue
+		}
+		doc = maps.Clone(doc)
+		id, version, _ := strings.Cut(value, ":")
+		doc[f.Path] = id
+		if given := doc[f.Pin]; given == nil || given == (kept{}) {
+			if doc[f.Pin] = nil; version != "" {
+				doc[f.Pin] = version
+			}
+		}
+	}
+	return doc
 }
 
 // refs turns identifiers into UIDs.

@@ -17,6 +17,7 @@ import (
 // methods but Commit and End may be called by many at once.
 type Session struct {
 	store *Store
+	puts  sync.RWMutex // held for writing while what was put is made to count
 
 	mu      sync.Mutex
 	writing *writing
@@ -89,6 +90,8 @@ func (x *Session) all() []*writing {
 
 // Put adds a chunk as it shall be stored; its digest is of what it unpacks to.
 func (x *Session) Put(d chunk.Digest, stored []byte, enc chunk.Encoding) error {
+	x.puts.RLock()
+	defer x.puts.RUnlock()
 	w, p, err := x.reserve(d, len(stored))
 	if err != nil || w == nil {
 		return err
@@ -203,6 +206,8 @@ func (x *Session) Adopt(path string, stretches []Stretch) error {
 // Commit makes all that was put durable and gives it to everybody. The
 // session can go on afterwards.
 func (x *Session) Commit() error {
+	x.puts.Lock()
+	defer x.puts.Unlock()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.broken != nil {
@@ -269,6 +274,7 @@ func (s *Store) settle(w *writing) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.packs[num] = w.file
+	s.changes++
 	for d, p := range w.entries {
 		p.pack = num
 		s.places[d] = p

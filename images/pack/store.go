@@ -40,6 +40,8 @@ type Store struct {
 	packs    map[uint32]*os.File
 	places   map[chunk.Digest]place
 	next     uint32
+	sizes    map[*os.File]int64 // of the packs, when Stamp was last asked for
+	changes  uint64
 	sessions map[*Session]struct{}
 	ended    map[chunk.Digest]struct{} // needed by sessions that ended during a sweep; nil without one
 }
@@ -67,7 +69,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, log: o.Log, sync: !o.Volatile, packs: map[uint32]*os.File{}, places: map[chunk.Digest]place{}, sessions: map[*Session]struct{}{}}
+	s := &Store{dir: dir, log: o.Log, sync: !o.Volatile, packs: map[uint32]*os.File{}, places: map[chunk.Digest]place{}, sessions: map[*Session]struct{}{}, sizes: map[*os.File]int64{}}
 	entries, err := os.ReadDir(dir) // sorted, so that of two copies of a chunk the newer counts
 	if err != nil {
 		return nil, err
@@ -247,6 +249,32 @@ type Buffer struct{ stored, content []byte }
 func (s *Store) Raw(d chunk.Digest) (f *os.File, off int64, ok bool) {
 	p, f, ok := s.find(d)
 	return f, p.off, ok && p.enc == chunk.Raw
+}
+
+// Reaches says whether a chunk is in the store, and its pack as long as it must be.
+func (s *Store) Reaches(d chunk.Digest) bool {
+	p, f, ok := s.find(d)
+	if !ok {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.sizes[f] >= p.off+int64(p.stored)
+}
+
+// Stamp changes when chunks come or go, or a pack is written to.
+func (s *Store) Stamp() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.changes * 31
+	for num, f := range s.packs {
+		if st, err := f.Stat(); err == nil {
+			s.sizes[f] = st.Size()
+			sum += uint64(num+1) * uint64(st.ModTime().UnixNano()) * 0x9e3779b97f4a7c15
+			sum ^= uint64(st.Size()) * 0xff51afd7ed558ccd
+		}
+	}
+	return fmt.Sprint(len(s.packs), sum)
 }
 
 // Bytes gives the size of all packs together.

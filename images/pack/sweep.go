@@ -80,6 +80,7 @@ func (s *Store) forget(marked map[chunk.Digest]struct{}, really bool) []usage {
 		pack uint32
 		off  int64
 	}
+	s.changes++
 	live, counted := map[uint32]int64{}, map[spot]bool{}
 	for d, p := range s.places {
 		if _, ok := kept[d]; !ok && !needed(d) {
@@ -159,6 +160,7 @@ func (s *Store) remove(num uint32) error {
 		return err
 	}
 	s.mu.Lock()
+	delete(s.sizes, s.packs[num])
 	delete(s.packs, num)
 	s.mu.Unlock()
 	return os.Remove(s.path(num, packExt))
@@ -169,6 +171,7 @@ func (s *Store) Drop(d chunk.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.places, d)
+	s.changes++
 }
 
 // Check reads everything and compares it with its digests. It gives the chunks

@@ -79,6 +79,9 @@ func encode(size int64, sum chunk.Digest, segments []Segment) ([]byte, error) {
 	return out, nil
 }
 
+// Is says whether raw looks like one that Decode reads.
+func Is(raw []byte) bool { return len(raw) >= len(magic) && string(raw[:len(magic)]) == magic }
+
 // Decode reads an index and checks all of it. The result refers to raw.
 func Decode(raw []byte) (*Index, error) {
 	x, err := decode(raw)

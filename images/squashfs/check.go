@@ -25,7 +25,7 @@ func Check(r io.ReaderAt, size int64) (Superblock, error) {
 		return sb, err
 	}
 	im, err := newImage(r, sb)
-	blind := errors.Is(err, errNoDecompressor)
+	blind := errors.Is(err, ErrNoDecompressor)
 	if err != nil && !blind {
 		return sb, err
 	}
@@ -37,7 +37,7 @@ func Check(r io.ReaderAt, size int64) (Superblock, error) {
 		return sb, nil
 	}
 	switch err := c.contents(); {
-	case errors.Is(err, errNoDecompressor):
+	case errors.Is(err, ErrNoDecompressor):
 		return sb, nil
 	case err != nil:
 		return sb, err

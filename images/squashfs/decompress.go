@@ -13,9 +13,9 @@ import (
 	"muster/shared/unxz"
 )
 
-// errNoDecompressor says that this program cannot decompress the image,
+// ErrNoDecompressor says that this program cannot decompress the image,
 // which says nothing against the image.
-var errNoDecompressor = errors.New("squashfs: this program cannot decompress the image")
+var ErrNoDecompressor = errors.New("squashfs: this program cannot decompress the image")
 
 // decompressor decompresses src into the space of dst, from its start up to
 // its capacity; more output than that is an error.
@@ -40,7 +40,7 @@ func newDecompressor(c Compressor) (decompressor, error) {
 		}
 		return func(dst, src []byte) ([]byte, error) { return d.DecodeAll(src, dst[:0]) }, nil
 	}
-	return nil, fmt.Errorf("%w: %s", errNoDecompressor, c)
+	return nil, fmt.Errorf("%w: %s", ErrNoDecompressor, c)
 }
 
 func inflate() decompressor {
@@ -71,7 +71,7 @@ func inflate() decompressor {
 func unpackXZ(dst, src []byte) ([]byte, error) {
 	out, err := unxz.Decode(src, int64(cap(dst)), 1<<20)
 	if errors.Is(err, unxz.ErrFilter) {
-		return nil, fmt.Errorf("%w: %w", errNoDecompressor, err)
+		return nil, fmt.Errorf("%w: %w", ErrNoDecompressor, err)
 	}
 	if err != nil {
 		return nil, err

@@ -54,6 +54,9 @@ func (c Compressor) String() string {
 	return fmt.Sprintf("compressor %d", uint16(c))
 }
 
+// HeadSize is the size of the superblock in bytes; data blocks begin behind it.
+const HeadSize = superblockSize
+
 // Superblock is the head of an image, checked against the file's size.
 // Offsets and sizes are in bytes.
 type Superblock struct {

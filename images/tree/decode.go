@@ -25,6 +25,9 @@ type Manifest struct {
 // errEnd says that the encoding is too short.
 var errEnd = errors.New("it ends too early")
 
+// Is says whether raw looks like one that Decode reads.
+func Is(raw []byte) bool { return len(raw) >= len(magic) && string(raw[:len(magic)]) == magic }
+
 // Decode reads a manifest and checks all of it.
 func Decode(raw []byte) (*Manifest, error) {
 	m, err := decode(raw)

@@ -33,6 +33,7 @@ const (
 	Upstream        Code = "upstream"        // 502: a node or BMC answered with an error
 	Unavailable     Code = "unavailable"     // 503: try again; also "agent not connected" once routed
 	Timeout         Code = "timeout"         // 504: a node or BMC did not answer in time
+	Full            Code = "full"            // 507: the head has no room to store it
 )
 
 var statuses = map[Code]int{
@@ -50,6 +51,7 @@ var statuses = map[Code]int{
 	Upstream:        http.StatusBadGateway,
 	Unavailable:     http.StatusServiceUnavailable,
 	Timeout:         http.StatusGatewayTimeout,
+	Full:            http.StatusInsufficientStorage,
 }
 
 // Error is a fault. Reason is written for an administrator: what was wrong,

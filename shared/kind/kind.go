@@ -72,6 +72,7 @@ type Field struct {
 	OnCreate bool   // a Head field that a user may choose when creating, never later
 	Label    string // how messages name it: "MAC"; Path when empty
 	Ref      string // kind that the value names; stored as UID, shown as name unless a list
+	Pin      string // another text field: what follows a colon in the reference goes there, and it is unset with a reference without
 	Sub      Sub
 	Write    Permission // what changing it takes beside the kind's Write, or through its Sub endpoints instead of it
 	Guarded  bool       // Values whose reserved keys take permissions of their own, see Reserved
@@ -314,6 +315,8 @@ func (s *Spec) Bind(known func(kind string) bool) error {
 			return fail("field %q is stamped in %q, which is no *Stamp, or has no keys", f.Path, f.Stamp)
 		case f.Per != "" && !s.few(f):
 			return fail("field %q is unique per %q, which is no other field of a few values", f.Path, f.Per)
+		case f.Pin != "" && (f.Format.Name != Reference.Name || s.bound[f.Pin] == nil):
+			return fail("field %q has its pin in %q, which is no field, or is no reference", f.Path, f.Pin)
 		case f.Ref != "" && !known(f.Ref):
 			return fail("field %q refers to kind %q, which does not exist", f.Path, f.Ref)
 		case f.Default != "" && f.Source == User:

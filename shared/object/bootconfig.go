@@ -33,11 +33,13 @@ type Bootconfig struct {
 	Frozen      bool   `json:"frozen,omitempty"`
 	Cmdline     string `json:"cmdline,omitempty"`
 	Image       string `json:"image,omitempty"`
-	BootStyle   string `json:"boot_style,omitempty"`
-	Repo        string `json:"repo,omitempty"`
-	Kickstart   string `json:"kickstart,omitempty"`
-	Kernel      *File  `json:"kernel,omitempty"`
-	Initramfs   *File  `json:"initramfs,omitempty"`
+	// ImageVersion pins a version of the image, by number or tag.
+	ImageVersion string `json:"image_version,omitempty"`
+	BootStyle    string `json:"boot_style,omitempty"`
+	Repo         string `json:"repo,omitempty"`
+	Kickstart    string `json:"kickstart,omitempty"`
+	Kernel       *File  `json:"kernel,omitempty"`
+	Initramfs    *File  `json:"initramfs,omitempty"`
 }
 
 // Style gives the boot style, with its default.
@@ -83,7 +85,8 @@ func bootconfig() *kind.Spec {
 		descriptionField(),
 		frozenField(),
 		{Path: "cmdline", Summary: "added to the kernel's command line; <x> stands for a value of the node", Source: kind.User, Format: kind.Line},
-		{Path: "image", Summary: "the image to boot into", Source: kind.User, Format: kind.Reference, Ref: KindImage},
+		{Path: "image", Summary: "the image to boot into", Source: kind.User, Format: kind.Reference, Ref: KindImage, Pin: "image_version"},
+		{Path: "image_version", Summary: "the version of the image to stay with, a number or a tag, set as image NAME:VERSION too; unset for the image's content, whatever it is", Source: kind.User, Format: kind.Text},
 		{Path: "boot_style", Summary: "how the image becomes the root file system; rwram when unset; the attribute _boot_style of a node wins", Source: kind.User,
 			Format: kind.OneOf(Styles()...)},
 		{Path: "repo", Summary: "what to install from, or with the style live the ISO: a repo of this head, or a URL", Source: kind.User, Format: kind.Line},

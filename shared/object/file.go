@@ -14,6 +14,11 @@ type File struct {
 	// Pieces is the SHA-256 of the list of the file's pieces, kept like the
 	// file itself; only of images.
 	Pieces string `json:"pieces,omitempty"`
+	// Index and Tree are the SHA-256 of the indices of the image's two faces,
+	// by which it is kept and sent in chunks. A file with an Index is not kept
+	// as a file; what is no sound squashfs has no Tree.
+	Index string `json:"index,omitempty"`
+	Tree  string `json:"tree,omitempty"`
 	// Problem says why the file cannot be used for what it is meant for.
 	Problem string `json:"problem,omitempty"`
 	// Holds says what was found in it: the packaging scheme of an ISO's packages.

@@ -7,11 +7,16 @@
 // works with a newer head.
 package wire
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+)
 
 // Version is sent by both sides when a link is made.
 //
-//	1: the link, exec, boot, enrol, step; an image's pieces.
+//	1: the link, exec, boot, enrol, step; an image's pieces, indices and chunks.
 //	2: attributes come over the link; reports of what changed.
 const Version = 2
 
@@ -25,6 +30,9 @@ const (
 	PathGo     = "/boot/v1/go"     // GET: its second part, with the one-time key
 	PathFile   = "/boot/v1/file/"  // GET <sha256>/<any name>: a file by content, with ranges
 	PathStatus = "/api/v1/node/putstatus"
+	PathImage  = "/agent/v1/image/" // GET <name or UID> → Image
+	PathIndex  = "/agent/v1/index/" // GET <sha256>: an index, see IndexDelta
+	PathChunks = "/agent/v1/chunks" // POST digests → frames as images/chunk has them, in their order
 )
 
 // Keys of the kernel command line, all with the prefix "muster.".
@@ -100,7 +108,36 @@ type Image struct {
 	// PieceSize of the file, the SHA-256 of what they hold. The list is a file by
 	// content like the image. Empty: the head has none.
 	Pieces string `json:"pieces,omitempty"`
+	// Index and Tree are the SHA-256 of the indices of its chunks, as one file
+	// and as files, with their sizes in bytes; Digest, of both, names the
+	// version. Empty: the head has none.
+	Index     string `json:"index,omitempty"`
+	IndexSize int64  `json:"index_size,omitempty"`
+	Tree      string `json:"tree,omitempty"`
+	TreeSize  int64  `json:"tree_size,omitempty"`
+	Version   int    `json:"version,omitempty"`
+	Digest    string `json:"digest,omitempty"`
 }
+
+// VersionDigest names what a version of an image holds: it is the SHA-256 of
+// the digests of its two indices.
+func VersionDigest(tree, index string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "muster image 1\ntree %s\nsquash %s\n", tree, index))
+	return hex.EncodeToString(sum[:])
+}
+
+// IndexDelta begins the answer for an index: whether what follows, which
+// images/delta reads, is a delta from the index that the query named with
+// QueryHave (1) or from nothing (0).
+const (
+	QueryHave    = "have"
+	IndexWhole   = 0
+	IndexDelta   = 1
+	QueryVersion = "version"
+)
+
+// MaxChunks bounds the chunks of one request.
+const MaxChunks = 4096
 
 // PieceSize is how many bytes of an image can be verified by themselves. The
 // last piece is shorter. It is part of what is stored and cannot change.

@@ -1,0 +1,363 @@
+package pull
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"muster/agent/head"
+	"muster/images/chunk"
+	"muster/images/delta"
+	"muster/images/pack"
+	"muster/images/squash"
+	"muster/images/tree"
+	"muster/shared/wire"
+)
+
+// Form is a face of an image: what comes of a pull.
+type Form string
+
+// The forms.
+const (
+	Tree   Form = "tree"   // files below a directory
+	Squash Form = "squash" // one file
+)
+
+// Image pulls an image in chunks: from the cache, from peers, from the head,
+// in this order. Everything is verified, and written where it belongs as it
+// comes.
+type Image struct {
+	Source *Source
+	Cache  *Cache // nil for none
+	Peers  Chunks // nil for none
+
+	head    headChunks
+	peers   atomic.Int64
+	reused  atomic.Int64
+	indices atomic.Int64
+}
+
+// Stats says what went where, in bytes as they are stored and sent.
+type Stats struct {
+	Head   int64 `json:"bytes_head"`   // chunks from the head
+	Peers  int64 `json:"bytes_peers"`  // chunks from other nodes
+	Reused int64 `json:"bytes_reused"` // chunks that the cache had
+	Index  int64 `json:"index_bytes"`  // indices, from the head
+}
+
+// Stats gives the figures so far.
+func (p *Image) Stats() Stats {
+	return Stats{p.head.bytes.Load(), p.peers.Load(), p.reused.Load(), p.indices.Load()}
+}
+
+// Find asks the head what a version of an image is; version is a number or a
+// tag, "" for the content.
+func (s *Source) Find(ctx context.Context, name, version string) (wire.Image, error) {
+	var image wire.Image
+	path := wire.PathImage + url.PathEscape(name)
+	if version != "" {
+		path += "?" + url.Values{wire.QueryVersion: {version}}.Encode()
+	}
+	body, err := s.get(ctx, path)
+	if err != nil {
+		return image, err
+	}
+	defer body.Close()
+	var envelope struct{ Data *wire.Image }
+	if err := json.NewDecoder(io.LimitReader(body, 1<<20)).Decode(&envelope); err != nil || envelope.Data == nil {
+		return image, fmt.Errorf("the answer is not one of a head: %w", errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	image = *envelope.Data
+	if got := wire.VersionDigest(image.Tree, image.Index); image.Digest != "" && got != image.Digest {
+		return image, &Mismatch{What: "the image's version", Want: image.Digest, Got: got}
+	}
+	return image, nil
+}
+
+func (s *Source) get(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Head+path, nil)
+	if err != nil {
+		return nil, local{err}
+	}
+	req.Header = s.Header.Clone()
+	resp, err := s.Client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	return nil, head.Refusal(resp.StatusCode, text)
+}
+
+// index gives an index: from the cache, or as what differs from the last one.
+func (p *Image) index(ctx context.Context, f Form, digest string, size int64) ([]byte, error) {
+	if digest == "" {
+		return nil, fmt.Errorf("the image has no %s on the head: what was uploaded is no sound squashfs", f)
+	}
+	if size < 0 || size > delta.MaxSize {
+		return nil, fmt.Errorf("the index of the image has %d bytes, at most %d are taken", size, delta.MaxSize)
+	}
+	have, old := "", []byte(nil)
+	if p.Cache != nil {
+		if raw, ok := p.Cache.index(f, digest); ok {
+			return raw, p.Cache.use(f, digest)
+		}
+		have, old = p.Cache.latest(f)
+	}
+	delay := minDelay
+	for {
+		raw, err := p.askIndex(ctx, digest, have, old, size)
+		var refused *head.Refused
+		switch {
+		case err == nil && p.Cache != nil:
+			return raw, p.Cache.addIndex(f, digest, raw)
+		case err == nil, errors.As(err, &refused), errors.As(err, new(local)):
+			return raw, err
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		}
+		p.Source.Trouble(fmt.Errorf("index: %w", err))
+		have, old = "", nil // what is here may be what is wrong
+		if !pause(ctx, &delay) {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (p *Image) askIndex(ctx context.Context, digest, have string, old []byte, size int64) ([]byte, error) {
+	path := wire.PathIndex + digest
+	if have != "" {
+		path += "?" + url.Values{wire.QueryHave: {have}}.Encode()
+	}
+	body, err := p.Source.get(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	answer, err := io.ReadAll(io.LimitReader(&counting{r: body, n: &p.indices, alive: func() {}}, 2*size+1<<20))
+	if err != nil || len(answer) == 0 {
+		return nil, errors.Join(err, io.ErrUnexpectedEOF)
+	}
+	if answer[0] == wire.IndexWhole {
+		old = nil
+	}
+	raw, err := delta.Apply(old, answer[1:], int(size))
+	if err != nil {
+		return nil, err
+	}
+	if got := chunk.Sum(raw).String(); got != digest {
+		return nil, &Mismatch{What: "the index of the image", Want: digest, Got: got}
+	}
+	return raw, nil
+}
+
+// chunks gives content to take, from whoever has it.
+func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, content []byte) error) error {
+	p.head.src = p.Source
+	var keep *keeper
+	if p.Cache != nil {
+		keep = &keeper{session: p.Cache.store.Begin()}
+		defer keep.session.End()
+	}
+	rest := make([]int, len(want))
+	for i := range rest {
+		rest[i] = i
+	}
+	for _, from := range p.sources() {
+		if len(rest) == 0 {
+			break
+		}
+		now, part := rest, make([]chunk.Ref, len(rest))
+		for i, at := range now {
+			part[i] = want[at]
+		}
+		left, err := from.Fetch(ctx, part, func(i int, g Got) error {
+			if from == Chunks(p.Cache) {
+				p.reused.Add(int64(len(g.Stored)))
+			} else if keep != nil {
+				if err := keep.put(part[i].Digest, g); err != nil {
+					return err
+				}
+			}
+			if from == p.Peers {
+				p.peers.Add(int64(len(g.Stored)))
+			}
+			return take(now[i], g.Content)
+		})
+		if err != nil {
+			return err
+		}
+		rest = rest[:0:0]
+		for _, i := range left {
+			rest = append(rest, now[i])
+		}
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("nobody has the chunk %s", want[rest[0]].Digest)
+	}
+	if keep != nil {
+		return keep.session.Commit()
+	}
+	return nil
+}
+
+func (p *Image) sources() []Chunks {
+	var out []Chunks
+	if p.Cache != nil {
+		out = append(out, p.Cache)
+	}
+	if p.Peers != nil {
+		out = append(out, p.Peers)
+	}
+	return append(out, &p.head)
+}
+
+// keeper puts what comes into the cache.
+type keeper struct {
+	session *pack.Session
+	busy    atomic.Bool
+}
+
+func (k *keeper) put(d chunk.Digest, g Got) error {
+	if err := k.session.Put(d, g.Stored, g.Encoding); err != nil {
+		return local{fmt.Errorf("the cache: %w", err)}
+	}
+	// One at a time commits; the others go on meanwhile as far as they can.
+	if k.session.Written() < commitEvery || !k.busy.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer k.busy.Store(false)
+	return k.session.Commit()
+}
+
+// Tree writes the image's files below a directory: one that is empty or not
+// there, or that was written from the same cache before and is replaced.
+func (p *Image) Tree(ctx context.Context, image wire.Image, into string) error {
+	raw, err := p.index(ctx, Tree, image.Tree, image.TreeSize)
+	if err != nil {
+		return err
+	}
+	m, err := tree.Decode(raw)
+	if err != nil {
+		return err
+	}
+	if into, err = filepath.Abs(into); err != nil {
+		return err
+	}
+	if err := p.clear(into); err != nil {
+		return err
+	}
+	if err := tree.Write(ctx, m, into, p.chunks); err != nil {
+		return err
+	}
+	return p.done(ctx)
+}
+
+// clear makes the directory empty.
+func (p *Image) clear(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 && (p.Cache == nil || !p.Cache.wrote(dir)) {
+		return fmt.Errorf("%s is not empty: name an empty directory, or one that was written with the same cache before", dir)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	if p.Cache != nil {
+		return p.Cache.noteWritten(dir)
+	}
+	return nil
+}
+
+// done lets the cache forget what is too old.
+func (p *Image) done(ctx context.Context) error {
+	if p.Cache == nil {
+		return nil
+	}
+	return p.Cache.Sweep(ctx)
+}
+
+// Squash writes the image as one file, which appears when it is whole.
+func (p *Image) Squash(ctx context.Context, image wire.Image, into string) error {
+	raw, err := p.index(ctx, Squash, image.Index, image.IndexSize)
+	if err != nil {
+		return err
+	}
+	x, err := squash.Decode(raw)
+	if err != nil {
+		return err
+	}
+	if st, err := os.Lstat(into); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is there and is no regular file", into)
+	}
+	part := into + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part)
+	defer f.Close()
+	if err := p.squash(ctx, x, f); err != nil {
+		return err
+	}
+	if err := os.Rename(part, into); err != nil {
+		return err
+	}
+	return p.done(ctx)
+}
+
+// squash writes all segments where they belong.
+func (p *Image) squash(ctx context.Context, x *squash.Index, f *os.File) error {
+	if err := f.Truncate(x.Size); err != nil {
+		return fmt.Errorf("room for the image: %w", err)
+	}
+	known, places := map[chunk.Digest]int{}, [][]int64{}
+	var want []chunk.Ref
+	for at, s := range x.Segments() {
+		if s.Chunk.Size == 0 {
+			if _, err := f.WriteAt(s.Inline, at); err != nil {
+				return fmt.Errorf("the image does not fit: %w", err)
+			}
+			continue
+		}
+		i, ok := known[s.Chunk.Digest]
+		if !ok {
+			i = len(want)
+			known[s.Chunk.Digest] = i
+			want, places = append(want, s.Chunk), append(places, nil)
+		}
+		if want[i].Size != s.Chunk.Size {
+			return fmt.Errorf("the chunk %s has two sizes", s.Chunk.Digest)
+		}
+		places[i] = append(places[i], at)
+	}
+	return p.chunks(ctx, want, func(i int, content []byte) error {
+		for _, at := range places[i] {
+			if _, err := f.WriteAt(content, at); err != nil {
+				return local{fmt.Errorf("the image does not fit: %w", err)}
+			}
+		}
+		return nil
+	})
+}
