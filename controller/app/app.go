@@ -48,6 +48,7 @@ type Head struct {
 	version string
 	name    string
 	store   *boltstore.Store
+	switchgear
 	reg     *registry.Registry
 	fleet   *fleet.Fleet
 	auth    *auth.Service
@@ -203,7 +204,8 @@ func (h *Head) serve(bh bootHead) error {
 		h.fleet.Routes(),
 		h.monitoringRoutes(nodes),
 		h.library.Routes(),
-		h.provisionRoutes(),
+		h.dir.provision.Routes(),
+		h.switchRoutes(),
 		h.isoMaker(bh).Routes(),
 		h.git.Routes(),
 		h.repos().Routes(),
@@ -269,6 +271,7 @@ func (h *Head) parts(done chan error) []service.Part {
 		{Name: "selections", Stage: service.Base, Hidden: true, Run: func(ctx context.Context) error { return h.index.Run(ctx, h.reg, h.fleet) }},
 		{Name: "events", Doc: "Tells clients what changes, as it happens.", Listen: h.events.Listen, Run: h.events.Run},
 		{Name: "waitfor", Stage: service.Base, Hidden: true, Run: h.waitfor.Run},
+		{Name: "consoles", Doc: "Holds the serial consoles of nodes open, logs them, and sees machines die.", Run: h.console.Run},
 		{Name: "library", Doc: "Removes files that nothing uses any more, every hour.", Run: h.library.Run},
 		{Name: "gitrepos", Doc: "Brings git repositories up to date with where they come from.", Run: h.git.Run},
 		h.auth.Socket(),

@@ -32,8 +32,3 @@ func headValues(name string, bh bootHead) map[string]any {
 	}
 	return v
 }
-
-// provisionRoutes are the endpoints that fill in templates.
-func (h *Head) provisionRoutes() []api.Route {
-	return append(h.dir.provision.Routes(), h.newPower().Routes()...)
-}

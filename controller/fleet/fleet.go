@@ -155,7 +155,7 @@ func (f *Fleet) state(n *node) string {
 	if n.link != nil && n.link.inImage {
 		return Up
 	}
-	if b := n.current(); b != nil && !b.done() && (n.link != nil || f.opt.Now().Sub(b.last().Time) < stale) {
+	if b := n.current(); b != nil && !b.done() && (n.link != nil || b.head() || f.opt.Now().Sub(b.last().Time) < stale) {
 		if b.failed() {
 			return Failed
 		}

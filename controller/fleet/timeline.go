@@ -88,11 +88,15 @@ func (f *Fleet) Stamp(uid string, s wire.Step) {
 	if last.Step == s.Step && last.Error == s.Error && (last.Detail == s.Detail || s.Step == wire.StepDHCP) {
 		return
 	}
+	b.add(s)
+	f.touch(uid, n)
+}
+
+func (b *boot) add(s wire.Step) {
 	if len(b.Steps) == maxSteps {
 		b.Steps = slices.Delete(b.Steps, maxSteps/2, maxSteps/2+1) // keep how it began and how it is
 	}
 	b.Steps = append(b.Steps, s)
-	f.touch(uid, n)
 }
 
 // up stamps that the agent runs in the image. bootID tells a new boot from a
@@ -187,6 +191,12 @@ func clip(s string) string {
 		return strings.ToValidUTF8(s[:maxWords], "") + "…"
 	}
 	return s
+}
+
+// head says whether the last step is the head's own verdict, which holds until
+// the machine boots again.
+func (b *boot) head() bool {
+	return b.last().Step == wire.StepConsole || b.last().Step == wire.StepRecover
 }
 
 // stale is how long after its last step a machine may still be booting. One

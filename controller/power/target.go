@@ -80,6 +80,36 @@ func (p *Power) targets(n *object.Node) ([]bmc.Target, error) {
 	return append(out, t), nil
 }
 
+// Console says where a node's console is: what uri says, filled in as a
+// power_uri is, or where that is empty what the node's power_uri means: the
+// BMC by IPMI, or beside a QEMU process's monitor NAME.qmp its NAME.serial.
+// Not ok where there is none.
+func (p *Power) Console(n *object.Node, uri string) (t bmc.Target, ok bool, err error) {
+	derived := uri == ""
+	if derived {
+		if n.PowerURI == nil {
+			return t, false, nil
+		}
+		scheme, _, _ := strings.Cut(*n.PowerURI, "://")
+		if uri = *n.PowerURI; scheme != "ipmi" && scheme != "qemu" {
+			return t, false, nil
+		}
+	}
+	parsed, err := Parse(uri, p.Values(n))
+	if err == nil {
+		t, err = p.target(parsed)
+	}
+	if err != nil {
+		return t, true, fmt.Errorf("the console's URI cannot be used: %w", err)
+	}
+	if derived && t.Scheme == "qemu" {
+		monitor, found := strings.CutSuffix(t.Path, ".qmp")
+		t.Path = monitor + ".serial"
+		return t, found && t.Host == "" && t.Transport == "", nil
+	}
+	return t, true, nil
+}
+
 func (p *Power) target(uri *URI) (bmc.Target, error) {
 	u, err := url.Parse(uri.Text)
 	if err != nil {

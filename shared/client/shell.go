@@ -55,9 +55,18 @@ func (c *Client) Shell(ctx context.Context, node string, size Size, term, cmd st
 			q.Set(name, v)
 		}
 	}
+	ws, err := c.websocket(ctx, Path("node", node, "shell")+"?"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	return newTerminal(ws), nil
+}
+
+// websocket opens one, with a new token where the present one is none any more.
+func (c *Client) websocket(ctx context.Context, path string) (*websocket.Conn, error) {
 	target := *c.base
 	target.Scheme = map[string]string{"http": "ws", "https": "wss"}[c.base.Scheme]
-	at := target.String() + Path("node", node, "shell") + "?" + q.Encode()
+	at := target.String() + path
 	token, err := c.token(ctx)
 	if err != nil {
 		return nil, err
@@ -72,10 +81,7 @@ func (c *Client) Shell(ctx context.Context, node string, size Size, term, cmd st
 			ws, err = c.dial(ctx, at, fresh)
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return newTerminal(ws), nil
+	return ws, err
 }
 
 func (c *Client) dial(ctx context.Context, at, token string) (*websocket.Conn, error) {

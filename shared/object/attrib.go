@@ -31,6 +31,9 @@ func attrib() *kind.Spec {
 			if old != nil {
 				was = old.(*Attrib).Attributes
 			}
+			if err := guardConsole(tx.By(), obj.(*Attrib).Attributes, was); err != nil {
+				return err
+			}
 			return guardIgnition(tx, obj.(*Attrib).Attributes, was)
 		},
 		Show: func(_ kind.Look, obj kind.Object) kind.Object {

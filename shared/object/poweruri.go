@@ -9,6 +9,11 @@ import (
 	"muster/shared/template"
 )
 
+// AttrConsole is the attribute that says where a node's serial console is, as
+// a URI with templates like power_uri; "none" for a node that has none. Without
+// it the console is where the power_uri says.
+const AttrConsole = "_console_uri"
+
 // ReservedIn gives the first reference of a power_uri to a reserved attribute,
 // nil when there is none.
 func ReservedIn(powerURI string) *template.Ref {
@@ -110,7 +115,22 @@ func guardPowerURIs(by kind.Author, n *Node, old kind.Object) error {
 	if err := guardURI(by, "power_uri", text(n.PowerURI), text(was.PowerURI)); err != nil {
 		return err
 	}
+	if err := guardConsole(by, n.Attributes, was.Attributes); err != nil {
+		return err
+	}
 	return guardURI(by, "redfish_uri", n.RedfishURI, was.RedfishURI)
+}
+
+// guardConsole does the same for the console's URI among attributes.
+func guardConsole(by kind.Author, now, was kind.Values) error {
+	value := func(v kind.Values) string {
+		s, _ := v[AttrConsole].(string)
+		return s
+	}
+	if by.Itself() || value(now) == "none" {
+		return nil
+	}
+	return guardURI(by, AttrConsole, value(now), value(was))
 }
 
 func text(s *string) string {

@@ -159,6 +159,12 @@ const (
 // the image failed.
 const StepInit = "init"
 
+// The steps that the head notes by itself, besides.
+const (
+	StepConsole = "console" // the machine said on its console that it is dead
+	StepRecover = "recover" // the head switched it off and on, or gave it up
+)
+
 // Step is one stamp. Error says in words why the step failed; the machine then
 // stays where it is, enterable, and tries again.
 type Step struct {

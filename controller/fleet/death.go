@@ -1,0 +1,98 @@
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"muster/shared/object"
+	"muster/shared/wire"
+)
+
+// lastGasp is how long after a machine's last words its other processors may
+// still answer, and answerWait how long its agent has to prove them wrong.
+const (
+	lastGasp   = time.Second
+	answerWait = 3 * time.Second
+)
+
+// Died is told that a machine said on its console that it is dead. That line
+// is the reason why it failed, unless its agent answers: anybody who can write
+// to a console can write such a line.
+func (f *Fleet) Died(ctx context.Context, uid, line string) {
+	f.mu.Lock()
+	number := 0
+	if n := f.nodes[uid]; n != nil && n.current() != nil {
+		number = n.current().Number
+	}
+	f.mu.Unlock()
+	sleep(ctx, lastGasp)
+	if f.answers(ctx, uid) || ctx.Err() != nil {
+		f.opt.Log.Info("a console says that the machine is dead, but its agent answers", "node", uid, "line", clip(line))
+		return
+	}
+	f.opt.Log.Warn("the machine is dead", "node", uid, "console", clip(line))
+	f.verdict(uid, number, wire.Step{Step: wire.StepConsole, Error: line})
+}
+
+// answers asks a node's agent for a sign of life, and cuts the link of one that
+// gives none.
+func (f *Fleet) answers(ctx context.Context, uid string) bool {
+	f.mu.Lock()
+	var l *link
+	if n := f.nodes[uid]; n != nil {
+		l = n.link
+	}
+	f.mu.Unlock()
+	if l == nil {
+		return false
+	}
+	pong := make(chan error, 1)
+	go func() {
+		_, err := l.session.Ping()
+		pong <- err
+	}()
+	select {
+	case err := <-pong:
+		if err == nil {
+			return true
+		}
+	case <-ctx.Done():
+		return false
+	case <-time.After(answerWait):
+	}
+	l.session.Close()
+	return false
+}
+
+// verdict notes a step of the head's own in the boot that it is about, which
+// may be an older one by now; 0 stands for none yet. Of several alike the first
+// is the reason.
+func (f *Fleet) verdict(uid string, number int, s wire.Step) {
+	s.Time = f.opt.Now()
+	s.Detail, s.Error = clip(s.Detail), clip(s.Error)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, exists := f.opt.Nodes.Look().Get(object.KindNode, uid); !exists {
+		return
+	}
+	n := f.get(uid)
+	var b *boot
+	for i := range n.boots {
+		if n.boots[i].Number == number {
+			b = &n.boots[i]
+		}
+	}
+	if b == nil {
+		if number != 0 {
+			return // long forgotten
+		}
+		if b = n.current(); b == nil {
+			b = n.begin()
+		}
+	}
+	if last := b.last(); last.Step == s.Step && last.Error != "" && s.Step == wire.StepConsole {
+		return
+	}
+	b.add(s)
+	f.touch(uid, n)
+}
