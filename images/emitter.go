@@ -128,6 +128,20 @@ func (e *emitter) attributes(name string, records map[string]string) map[string]
 	return kept
 }
 
+// fill adds empty files where there are none of these names in a directory
+// that there is.
+func (e *emitter) fill(names []string) error {
+	for _, name := range names {
+		if _, ok := e.files[name]; ok || !e.files[path.Dir(name)] {
+			continue
+		}
+		if err := e.put(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o444, ModTime: time.Unix(0, 0)}, strings.NewReader("")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // finish adds the directories that the archive only implies, which would get
 // the current time, and ends the archive.
 func (e *emitter) finish() error {

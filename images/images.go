@@ -64,6 +64,14 @@ func Import(ctx context.Context, source, out string, progress Progress) (Info, e
 	return (&job{source: source}).make(ctx, out, progress, (*job).run)
 }
 
+// ImportSystem is Import of the archive of a running system that was taken
+// without what Identity names: where it has no machine id it gets an empty one.
+// Without the file a system takes itself for new, and sets its services to
+// their defaults; and a read-only root has no place for the id of a boot.
+func ImportSystem(ctx context.Context, source, out string, progress Progress) (Info, error) {
+	return (&job{source: source, empty: []string{"etc/machine-id"}}).make(ctx, out, progress, (*job).run)
+}
+
 // ImportTree is Import of the directory dir, whatever is in it, without what
 // matches the patterns: paths from its root, in which * and ? stay within a name.
 func ImportTree(ctx context.Context, dir, out string, exclude []string, progress Progress) (Info, error) {
@@ -100,6 +108,7 @@ func (j *job) make(ctx context.Context, out string, progress Progress, how func(
 type job struct {
 	source, work, out string
 	exclude           []string // of a directory
+	empty             []string // files of a stream that are made where they are missing
 	progress          Progress
 	info              Info
 }

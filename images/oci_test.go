@@ -191,3 +191,19 @@ func TestDamagedLayer(t *testing.T) {
 		t.Error("a damaged layer was imported")
 	}
 }
+
+func TestImportSystem(t *testing.T) {
+	for source, want := range map[string]string{"without": "", "with": "id\n"} {
+		entries := []tar.Header{dir("./"), dir("./etc/"), file("./etc/hosts", "x")}
+		if want != "" {
+			entries = append(entries, file("./etc/machine-id", want))
+		}
+		out := filepath.Join(t.TempDir(), "out")
+		if _, err := ImportSystem(t.Context(), write(t, source, tarOf(t, entries...)), out, nil); err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := os.ReadFile(filepath.Join(extract(t, out), "etc/machine-id")); err != nil || string(raw) != want {
+			t.Errorf("%s: %q, %v", source, raw, err)
+		}
+	}
+}

@@ -93,6 +93,9 @@ func (j *job) stream(ctx context.Context, root owner, feed func(*emitter) error)
 	e := newEmitter(tar.NewWriter(in), j.warn)
 	err = feed(e)
 	if err == nil {
+		err = e.fill(j.empty)
+	}
+	if err == nil {
 		err = e.finish()
 	}
 	if err != nil && !errors.Is(err, syscall.EPIPE) {

@@ -143,7 +143,7 @@ func (c *Capture) run(ctx context.Context, by kind.Author, node *object.Node, cm
 		return err
 	}
 	squash := filepath.Join(work, "image")
-	info, err := images.Import(ctx, archive, squash, nil)
+	info, err := images.ImportSystem(ctx, archive, squash, nil)
 	if err != nil {
 		return fault.New(fault.Conflict, "What node %s sent could not be made an image: %w", node.Name, err)
 	}

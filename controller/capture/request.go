@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"muster/controller/api"
+	"muster/images"
 	"muster/shared/fault"
 	"muster/shared/wire"
 )
@@ -19,15 +20,8 @@ type request struct {
 	Compress    json.RawMessage `json:"compress,omitempty"`
 }
 
-// identifying is what makes a machine itself: two nodes must not have the same.
-var identifying = [...]string{
-	"etc/machine-id", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret",
-	"etc/ssh/ssh_host_*", "etc/krb5.keytab", "var/lib/muster-agent", "run/muster", "root/.ssh", "root/.*_history",
-	"home/*/.ssh/id_*", "var/lib/dhcp/*", "var/lib/NetworkManager/*.lease",
-}
-
 // volatile is empty on a machine that is off.
-var volatile = [...]string{"proc/*", "sys/*", "dev/*", "run/*", "tmp/*", "var/tmp/*", "mnt/*", "media/*", "lost+found"}
+var volatile = [...]string{"proc/*", "sys/*", "dev/*", "run/*", "tmp/*", "var/tmp/*", "mnt/*", "media/*", "lost+found", "swapfile", "swap.img"}
 
 // Bounds on what may be excluded.
 const (
@@ -90,7 +84,7 @@ func (req request) command() (wire.Exec, error) {
 	}
 	all := append(volatile[:], given...)
 	if !req.Credentials {
-		all = append(all, identifying[:]...)
+		all = append(all, images.Identity()...)
 	}
 	for _, pattern := range all {
 		argv = append(argv, "--exclude=./"+pattern)

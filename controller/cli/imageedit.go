@@ -157,10 +157,13 @@ func (m *muster) editLock(uid string) (unlock func(), err error) {
 		return nil, err
 	}
 	text := fmt.Sprint(os.Getpid())
-	if _, err := f.WriteAt([]byte(text), 0); err == nil {
+	if _, err = f.WriteAt([]byte(text), 0); err == nil {
 		err = f.Truncate(int64(len(text)))
 	}
-	return func() { lock.Close() }, err
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return func() { lock.Close() }, nil
 }
 
 // attach gives a session this program's terminal, or its standard streams, and
