@@ -55,8 +55,17 @@ func (m *machine) become(ctx context.Context) error {
 // source gives what the root is made of: the image's file, or a device from
 // which it can be read while it is fetched.
 func (m *machine) source(ctx context.Context, plan wire.Boot) (*os.File, error) {
+	if root.Of(plan) == root.StyleISCSI {
+		if plan.Target == nil {
+			return nil, errors.New("the head names no iSCSI target: it is older than this agent")
+		}
+		if !m.canStream() {
+			return nil, errors.New("the boot style iscsi needs the kernel's network block devices, and the boot archive has no module nbd")
+		}
+		return m.streamed(ctx, *plan.Image, plan.Target)
+	}
 	if root.Of(plan) == root.StyleRORAM && plan.Image.Pieces != "" && m.canStream() {
-		return m.streamed(ctx, *plan.Image)
+		return m.streamed(ctx, *plan.Image, nil)
 	}
 	m.endStream()
 	return m.image(ctx, *plan.Image)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"muster/agent/root"
 	"muster/agent/stream"
@@ -25,20 +26,27 @@ func (m *machine) canStream() bool {
 
 // streamed gives a device from which the image can be read at once. The
 // process behind it goes on over attempts, as long as the image is the same.
-func (m *machine) streamed(ctx context.Context, image wire.Image) (*os.File, error) {
-	if m.flow != nil && m.flow.Image == image.SHA256 {
+func (m *machine) streamed(ctx context.Context, image wire.Image, target *wire.Target) (*os.File, error) {
+	if m.flow != nil && m.flow.Image == image.SHA256 && m.flow.Remote == (target != nil) {
 		if device, err := m.flow.Open(); err == nil {
 			return device, nil
 		}
 	}
 	m.endStream()
-	file, err := root.Initramfs.ImageFile()
-	if err != nil {
-		return nil, err
+	task := stream.Task{Head: m.line.Head, Report: m.url(), Image: image, Target: target, Version: m.version}
+	how := "fetched while it is read"
+	if target == nil {
+		file, err := root.Initramfs.ImageFile()
+		if err != nil {
+			return nil, err
+		}
+		file.Close()
+		m.pulled = "" // what was there is cut off
+		task.File = file.Name()
+	} else {
+		task.Name = "iqn.2026-01.muster:initiator:" + strings.ReplaceAll(m.lease.MAC.String(), ":", "-")
+		how = "read over iSCSI from " + target.Address
 	}
-	file.Close()
-	m.pulled = "" // what was there is cut off
-	task := stream.Task{Head: m.line.Head, Report: m.url(), File: file.Name(), Image: image, Version: m.version}
 	if m.id.Cert != nil {
 		task.State = root.State
 	}
@@ -51,8 +59,8 @@ func (m *machine) streamed(ctx context.Context, image wire.Image) (*os.File, err
 		return nil, err
 	}
 	m.flow = flow
-	m.log.Info("image", "name", image.Name, "bytes", image.Size)
-	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes, fetched while it is read", image.Name, image.Size)})
+	m.log.Info("image", "name", image.Name, "bytes", image.Size, "way", how)
+	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes, %s", image.Name, image.Size, how)})
 	return m.flow.Open()
 }
 

@@ -51,6 +51,16 @@ const (
 // Pieces prepares an image that is fetched into an empty file. It fetches the
 // list of the image's pieces, once: an error is for the caller to try again.
 func (s *Source) Pieces(ctx context.Context, image wire.Image, to *os.File) (*Pieces, error) {
+	sums, err := s.Sums(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	return &Pieces{src: s, image: image, file: to, sums: sums, slots: make(chan struct{}, wantedMax),
+		change: make(chan struct{}), state: make([]pieceState, len(sums)/sha256.Size), left: len(sums) / sha256.Size}, nil
+}
+
+// Sums fetches the list of an image's pieces: 32 bytes for each.
+func (s *Source) Sums(ctx context.Context, image wire.Image) ([]byte, error) {
 	n := (image.Size + wire.PieceSize - 1) / wire.PieceSize
 	if n > maxPieces {
 		return nil, fmt.Errorf("image %s has %d bytes, more than can be read in pieces", image.Name, image.Size)
@@ -72,8 +82,7 @@ func (s *Source) Pieces(ctx context.Context, image wire.Image, to *os.File) (*Pi
 	if int64(len(sums)) != n*sha256.Size {
 		return nil, fmt.Errorf("the list of the image's pieces has %d bytes, for %d pieces it should have %d", len(sums), n, n*sha256.Size)
 	}
-	return &Pieces{src: s, image: image, file: to, sums: sums, slots: make(chan struct{}, wantedMax),
-		change: make(chan struct{}), state: make([]pieceState, n), left: int(n)}, nil
+	return sums, nil
 }
 
 // size is that of piece i.

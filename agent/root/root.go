@@ -3,7 +3,8 @@
 //
 // With rwram the image's files are copied into a tmpfs and the image is
 // forgotten. With roram the image stays as it is, mounted, under an overlay
-// whose upper half is in RAM. With disked the files are on a disk, which is made
+// whose upper half is in RAM; with iscsi that is so too, but it lies with the
+// head, which is read whenever the root is. With disked the files are on a disk, which is made
 // to what the image is: only what differs is written, what the image does not
 // have is removed, and a mark on the disk says whether that has come to its end.
 // Before it has, nothing is started from the disk, so that a cut power costs
@@ -31,6 +32,7 @@ const (
 	StyleRORAM = "roram"
 
 	StyleDisked = "disked"
+	StyleISCSI  = "iscsi"
 )
 
 // Layout says where things are while a root is made. All are made as needed.
@@ -69,10 +71,10 @@ func (l Layout) KeptImage(size int64) (*os.File, error) {
 // Known says whether a boot style is one that this package makes.
 func Known(style string) error {
 	switch style {
-	case StyleRWRAM, StyleRORAM, StyleDisked:
+	case StyleRWRAM, StyleRORAM, StyleDisked, StyleISCSI:
 		return nil
 	}
-	return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s, %s)", style, StyleRWRAM, StyleRORAM, StyleDisked)
+	return fmt.Errorf("boot style %q is not one that this agent knows (%s, %s, %s, %s)", style, StyleRWRAM, StyleRORAM, StyleDisked, StyleISCSI)
 }
 
 // Build makes a root in RAM from an image that ImageFile's file holds. After an
@@ -89,7 +91,7 @@ func (l Layout) Build(style string, image *os.File) (err error) {
 	if err := mountSquash(image, l.Squash); err != nil {
 		return err
 	}
-	if style == StyleRORAM {
+	if style == StyleRORAM || style == StyleISCSI {
 		return l.overlay()
 	}
 	return l.copy(image)
@@ -176,7 +178,7 @@ func mounted(dir string) bool {
 // Needs names the kernel modules for a style.
 func Needs(style string) []string {
 	switch style {
-	case StyleRORAM:
+	case StyleRORAM, StyleISCSI:
 		return []string{"loop", "squashfs", "overlay"}
 	case StyleDisked:
 		return []string{"loop", "squashfs"} // those of the disk's file system when it is known

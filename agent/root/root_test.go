@@ -231,7 +231,7 @@ func TestBuildFailsCleanly(t *testing.T) {
 		damage func(image *os.File)
 		want   string
 	}{
-		"style":        {"iscsi", func(*os.File) {}, `"iscsi"`},
+		"style":        {"floppy", func(*os.File) {}, `"floppy"`},
 		"no squashfs":  {StyleRORAM, func(f *os.File) { f.WriteAt([]byte("PK"), 0) }, "not a squashfs"},
 		"truncated":    {StyleRORAM, func(f *os.File) { f.Truncate(100 << 10) }, "truncated"},
 		"compression":  {StyleRORAM, func(f *os.File) { f.WriteAt([]byte{99}, 20) }, "unknown compression"},

@@ -13,7 +13,8 @@ import (
 // Process is a process that gives an image to the kernel, seen from the one
 // that started it.
 type Process struct {
-	Image string // its SHA-256
+	Image  string // its SHA-256
+	Remote bool   // is read from a target
 
 	device *os.File // held open, so that it is there as long as it may be wanted
 	in     *os.File
@@ -39,7 +40,7 @@ func Start(ctx context.Context, program string, task Task, console *os.File, run
 	cmd.Args = []string{"@muster-agent", Verb}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	p := &Process{Image: task.Image.SHA256, in: in, ended: make(chan struct{})}
+	p := &Process{Image: task.Image.SHA256, Remote: task.Target != nil, in: in, ended: make(chan struct{})}
 	go func() {
 		p.err = run(cmd)
 		stdout.Close() // so that who waits for an answer learns that none comes

@@ -10,6 +10,10 @@
 // begins with "@", by which systemd knows to leave it alone to the end
 // (https://systemd.io/ROOT_STORAGE_DAEMONS).
 //
+// With a target the image is never fetched but read from there (agent/iscsi),
+// through the network block device and this process, for as long as the machine
+// runs.
+//
 // The package must not mount anything, nor decide what is fetched.
 package stream
 
@@ -25,6 +29,7 @@ import (
 
 	"muster/agent/head"
 	"muster/agent/identity"
+	"muster/agent/iscsi"
 	"muster/agent/pull"
 	"muster/agent/root"
 	"muster/shared/wire"
@@ -48,6 +53,8 @@ type Task struct {
 	State   string // directory of the identity for Report; empty for none
 	File    string // where the image is put; must exist and be empty
 	Image   wire.Image
+	Target  *wire.Target // where the image is read for good instead of being fetched
+	Name    string       // of this initiator
 	Version string
 }
 
@@ -103,8 +110,9 @@ type run struct {
 	client *head.Client
 	file   *os.File
 	pieces *pull.Pieces
+	remote *iscsi.Verified // instead of file and pieces
 	disk   *disk
-	device *os.File // loop
+	device *os.File // loop; or with remote the disk itself
 	stuck  chan struct{}
 }
 
@@ -119,12 +127,20 @@ func newRun(ctx context.Context, task Task, log *slog.Logger) (*run, error) {
 		}
 		r.client = head.New(task.Report, d, id.TLS())
 	}
+	source := pull.New(task.Head, d)
+	source.Trouble = func(err error) { r.trouble(ctx, err) }
 	var err error
+	if task.Target != nil {
+		sums, err := source.Sums(ctx, task.Image)
+		if err != nil {
+			return nil, err
+		}
+		r.remote, err = iscsi.Verify(&iscsi.Initiator{Target: *task.Target, Name: task.Name, Dialer: d.Net(), Trouble: source.Trouble}, task.Image, sums)
+		return r, err
+	}
 	if r.file, err = os.OpenFile(task.File, os.O_RDWR, 0); err != nil {
 		return nil, err
 	}
-	source := pull.New(task.Head, d)
-	source.Trouble = func(err error) { r.trouble(ctx, err) }
 	if r.pieces, err = source.Pieces(ctx, task.Image, r.file); err != nil {
 		r.file.Close()
 	}
@@ -151,10 +167,16 @@ func (r *run) step(ctx context.Context, s wire.Step) {
 // start makes the device.
 func (r *run) start(ctx context.Context) error {
 	size := (r.task.Image.Size + blockSize - 1) / blockSize * blockSize
+	var err error
+	if r.remote != nil {
+		if r.disk, err = newDisk(ctx, size, r.remote, r.log); err == nil {
+			r.device, err = os.Open(r.disk.path)
+		}
+		return err
+	}
 	if err := r.file.Truncate(size); err != nil {
 		return fmt.Errorf("room for the image: %w", err)
 	}
-	var err error
 	if r.disk, err = newDisk(ctx, size, r, r.log); err != nil {
 		return err
 	}
@@ -178,6 +200,10 @@ func (r *run) ReadAt(ctx context.Context, b []byte, off int64) error {
 
 // finish fetches the rest and puts the file in the place of this process.
 func (r *run) finish(ctx context.Context) error {
+	if r.remote != nil { // as long as the machine runs
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
 	began := time.Now()
 	if err := r.pieces.Run(ctx); err != nil {
 		return err
@@ -207,5 +233,7 @@ func (r *run) close() {
 	if r.disk != nil {
 		r.disk.close()
 	}
-	r.file.Close()
+	if r.file != nil {
+		r.file.Close()
+	}
 }

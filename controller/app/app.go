@@ -29,6 +29,7 @@ import (
 	"muster/controller/gitrepo"
 	"muster/controller/heads"
 	"muster/controller/heads/headlog"
+	"muster/controller/iscsi"
 	"muster/controller/library"
 	"muster/controller/metrics"
 	"muster/controller/naming"
@@ -55,7 +56,8 @@ type Head struct {
 	ca      *authority.Authority
 	dir     *directory
 	agent   *agentArchive
-	work    string // directory for temporary files, emptied at each start
+	target  *iscsi.Target // nil where there is none
+	work    string        // directory for temporary files, emptied at each start
 	library *library.Library
 	index   *selection.Index
 	waitfor *waitfor.Waitfor
@@ -152,8 +154,14 @@ func (h *Head) open(ctx context.Context) error {
 		return err
 	}
 	h.agent = newAgentArchive(program, h.blobs, h.cfg.Data, h.log)
+	if h.dir.iscsi, err = h.iscsiAt(bootHead); err != nil {
+		return err
+	}
+	if h.dir.iscsi.IsValid() {
+		h.target = iscsi.New(iscsi.Config{Addr: h.dir.iscsi, Disks: imageDisks{h.dir}, Log: h.log})
+	}
 	h.dir.provision, h.dir.blobs = h.newProvision(bootHead), h.blobs
-	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.agent.inUse,
+	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.inUse,
 		Problems: h.dir.provision.Problems, Kickstarts: h.dir.provision})
 	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
 	if h.work, err = makeWork(h.cfg.Data); err != nil {
@@ -279,6 +287,7 @@ func (h *Head) parts(done chan error) []service.Part {
 		h.web("https", h.cfg.HTTPS, h.ca.TLSConfig()),
 	}
 	parts = append(parts, h.bootParts()...)
+	parts = append(parts, h.iscsiParts()...)
 	parts = append(parts, h.dnsParts()...)
 	parts = append(parts, h.monitoringParts()...)
 	return append(parts,

@@ -29,6 +29,7 @@ type Config struct {
 	BootInterface string `key:"boot-interface" help:"interface on which machines boot; without it there is no DHCP and no TFTP"`
 	ProxyDHCP     bool   `key:"proxy-dhcp" help:"another DHCP server gives the addresses, only tell machines what to boot"`
 	IPXE          string `key:"ipxe" help:"directory of the iPXE binaries of the distribution's package ipxe"`
+	ISCSI         string `key:"iscsi" help:"address and port of the iSCSI target; port 3260 on the boot interface when empty, \"none\" for none"`
 	Ignition      string `key:"ignition" help:"the ignition binary that /ignition/bin gives; none when empty"`
 	GRUB          string `key:"grub" help:"directory of GRUB's modules, for ISOs"`
 	Lease         string `key:"lease" help:"how long a DHCP lease lasts"`

@@ -39,7 +39,8 @@ type directory struct {
 	heads     []netip.Addr // of this head, on the boot interface
 	head      string       // host name
 	boot      bootHead
-	dns       string // where the DNS server listens; empty: there is none
+	iscsi     netip.AddrPort // of the target; not valid where there is none
+	dns       string         // where the DNS server listens; empty: there is none
 }
 
 // ByMAC implements boot.Directory.
@@ -171,6 +172,11 @@ func (d *directory) Boot(uid, config, image string) (wire.Boot, error) {
 		return b, nil
 	}
 	b.Image = d.library.Wire(img.(*object.Image), version)
+	if b.Style == object.StyleISCSI && b.Image != nil {
+		if b.Target, err = d.target(b.Image.SHA256); err != nil {
+			b.Image, b.Problem = nil, err.Error()
+		}
+	}
 	return b, nil
 }
 

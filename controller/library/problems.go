@@ -18,9 +18,6 @@ func (l *Library) Problems(bc *object.Bootconfig) []string {
 	}
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if bc.BootsImage() && bc.Style() == object.StyleISCSI {
-		add("the boot style %s is not served by this version of muster", bc.Style())
-	}
 	out = append(out, l.fileProblems("kernel", bc.Kernel, "muster bootconfig update "+bc.Name+" --kernel FILE")...)
 	if bc.Initramfs != nil { // a kernel with everything built in needs none
 		out = append(out, l.fileProblems("initramfs", bc.Initramfs, "muster bootconfig update "+bc.Name+" --modules DIR")...)

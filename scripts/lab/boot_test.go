@@ -38,6 +38,7 @@ func TestBoot(t *testing.T) {
 		{"FromISO", (*bench).fromISO},
 		{"OwnDisk", (*bench).ownDisk},
 		{"Disked", (*bench).disked},
+		{"OverISCSI", (*bench).overISCSI},
 	})
 }
 

@@ -101,7 +101,7 @@ func (b *bench) changeImage(t *testing.T) {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
 	tar := filepath.Join(dir, "changed.tar")
-	for _, command := range [][]string{{"cp", b.Assets.Image, tar}, {"tar", "-C", dir, "--owner=0", "--group=0", "-rf", tar, "./opt/new", "./etc/motd"}} {
+	for _, command := range [][]string{{"cp", b.Assets.Image, tar}, {"tar", "--delete", "-f", tar, "./etc/motd"}, {"tar", "-C", dir, "--owner=0", "--group=0", "-rf", tar, "./opt/new", "./etc/motd"}} {
 		if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v %s", command, err, out)
 		}

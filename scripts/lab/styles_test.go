@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -59,7 +60,9 @@ func (b *bench) restart(t *testing.T, m *lab.Machine) {
 // says waits until a machine says a line on its console from a mark on.
 func (b *bench) says(t *testing.T, m *lab.Machine, from int, line string) {
 	t.Helper()
-	if _, err := m.Console.WaitFor(b.ctx, from, line); err != nil {
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if _, err := m.Console.WaitFor(ctx, from, line); err != nil {
 		t.Fatal(err)
 	}
 }

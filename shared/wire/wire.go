@@ -83,12 +83,19 @@ type Boot struct {
 	UID     string    `json:"uid"`
 	Name    string    `json:"name"`
 	Domain  string    `json:"domain,omitempty"`
-	Style   string    `json:"style"` // rwram, roram or disked
+	Style   string    `json:"style"` // rwram, roram, disked or iscsi
 	Image   *Image    `json:"image,omitempty"`
 	Disk    *Disk     `json:"disk,omitempty"`    // with disked
+	Target  *Target   `json:"target,omitempty"`  // with iscsi
 	Problem string    `json:"problem,omitempty"` // why there is nothing to boot; ask again later
 	Hosts   []string  `json:"hosts,omitempty"`   // lines of /etc/hosts for the head
 	Time    time.Time `json:"time"`              // the head's clock: diskless machines often have none
+}
+
+// Target is where an image is read over iSCSI.
+type Target struct {
+	Address string `json:"address"` // IP and port
+	Name    string `json:"name"`    // iSCSI qualified name
 }
 
 // Disk names devices of the node: by path, or LABEL=, UUID= or PARTLABEL=.
