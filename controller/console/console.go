@@ -89,7 +89,7 @@ func New(opt Options) *Console {
 func (c *Console) Routes() []api.Route {
 	const path = api.Root + "/node/{id}/console"
 	return []api.Route{
-		{Method: "GET", Path: path, Permission: "NodesRead", Handler: c.watch,
+		{Method: "GET", Path: path, Permission: "NodesRead", Handler: c.watch, Answer: api.WebSocket{},
 			Doc:   "The node's serial console, as a websocket: binary messages are its bytes, text messages are JSON. One who watches may type, which takes the permission " + string(kind.NodesExecCommand) + ".",
 			Query: []api.Param{{Name: "mode", Doc: "write, to type where nobody else does (when not given); take, to take over from who does; read, to watch"}}},
 		{Method: "GET", Path: path + "/log", Permission: "NodesRead", Handler: c.getLog, Raw: "text/plain; charset=utf-8",
