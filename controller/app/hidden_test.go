@@ -47,6 +47,16 @@ func TestReservedStaysHidden(t *testing.T) {
 		want(t, uri, h.As(racks.Access, "GET", "/node/n0/power_uri", ""), status, "")
 		want(t, uri, h.As(h.Token(), "GET", "/node/n0/power_uri", ""), http.StatusOK, "")
 	}
+	for _, uri := range []string{"ipmi://<n[attributes._pass]>@10.0.0.9", "ipmi://<n[attributes.shown]>@10.0.0.9"} {
+		h.As(racks.Access, "PATCH", "/node/n0", `{"power_uri":"`+uri+`"}`)
+		if a := h.As(racks.Access, "GET", "/node/n0/power_uri", ""); a.Status != http.StatusConflict || strings.Contains(string(a.Raw), "hidden") {
+			t.Errorf("%s: %d %s", uri, a.Status, a.Raw)
+		}
+	}
+	// A node cannot supply a reserved value where it has none.
+	h.OK("POST", "/node/putstatus", `{"uid":"n0","status":{"_bmc":"10.6.6.6"}}`)
+	h.OK("PATCH", "/node/n0", `{"power_uri":"ipmi://admin:<_pass>@<_bmc>"}`)
+	want(t, "what a node reports", h.As(h.Token(), "GET", "/node/n0/power_uri", ""), http.StatusConflict, "_bmc")
 	// Nor does it go where somebody says who may not see it.
 	_, runs := h.NewAdmin("runs", object.RoleProductionAdmin)
 	for uri, status := range map[string]int{
@@ -57,6 +67,16 @@ func TestReservedStaysHidden(t *testing.T) {
 		want(t, uri, h.As(runs.Access, "PATCH", "/node/n0", map[string]string{"power_uri": uri}), status, "")
 		want(t, uri, h.As(runs.Access, "PATCH", "/node/n0", map[string]string{"redfish_uri": uri}), status, "")
 	}
+	// So does one of a set of states, which only its maker and those who run nodes may forget.
+	h.OK("POST", "/nodes/waitfor", `{"name":"set","states":{"secret":"a[_pass] == \"hidden\"","open":"a[shown] == 1"}}`)
+	_, reader := h.NewAdmin("reader", object.RoleAuthUser)
+	if got := string(h.As(reader.Access, "GET", "/waitfor/set", "").Raw); strings.Contains(got, "_pass") || !strings.Contains(got, "a[shown]") {
+		t.Errorf("a set of states: %s", got)
+	}
+	if got := string(h.OK("GET", "/waitfor/set", "")); !strings.Contains(got, "_pass") {
+		t.Errorf("a set of states lacks a selector: %s", got)
+	}
+	want(t, "forgetting another's set", h.As(reader.Access, "DELETE", "/waitfor/set", ""), http.StatusForbidden, "NodesWrite")
 	// A group's selector tells the value that it looks for.
 	h.OK("POST", "/dyngroups", `{"name":"secret","selector":"a[_pass] == \"hidden\""}`)
 	h.OK("POST", "/dyngroups", `{"name":"open","selector":"a[shown] == 1"}`)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"strings"
@@ -212,6 +213,43 @@ func TestBrokenBMCs(t *testing.T) {
 			if strings.Contains(text, redfishtest.Password) || strings.Contains(text, url.QueryEscape(redfishtest.Password)) {
 				t.Errorf("%s: the password is told: %s", c.word, text)
 			}
+		}
+	}
+}
+
+// TestPasswordStays: redfish_uri is asked with power_uri's user where it is that
+// BMC, and nowhere else on its machine.
+func TestPasswordStays(t *testing.T) {
+	h, b, other := start(t), redfishtest.Start(t), redfishtest.Start(t)
+	plain := httptest.NewServer(other.Config.Handler)
+	defer plain.Close()
+	var told atomic.Int32
+	without := func(w http.ResponseWriter, r *http.Request) bool { // a BMC that has no sensors
+		if _, _, ok := r.BasicAuth(); ok {
+			told.Add(1)
+		}
+		if !strings.Contains(r.URL.Path, "/Chassis/1/") && !strings.HasSuffix(r.URL.Path, "/Chassis/1") {
+			return false
+		}
+		fmt.Fprint(w, "{}")
+		return true
+	}
+	b.Before(without)
+	other.Before(without)
+	uid := h.node(1, b)
+	for _, c := range []struct {
+		uri  string
+		asks bool
+	}{{"https://" + b.Host() + "/", true}, {"https://" + other.Host() + "/", false}, {plain.URL, false}} {
+		h.OK("PATCH", "/node/"+uid, apitest.Map{"redfish_uri": c.uri})
+		told.Store(0)
+		h.Do("GET", "/node/"+uid+"/sensors", nil) // refused for want of sensors or of a user
+		first := told.Load()
+		h.OK("PATCH", "/node/"+uid, apitest.Map{"redfish_uri": ""})
+		told.Store(0)
+		h.Refused("GET", "/node/"+uid+"/sensors", nil)
+		if alone := told.Load(); (first > alone) != c.asks || alone == 0 {
+			t.Errorf("%s: %d requests with the password, %d without it", c.uri, first, alone)
 		}
 	}
 }

@@ -73,8 +73,7 @@ func (p *Power) targets(n *object.Node) ([]bmc.Target, error) {
 	if err != nil {
 		return nil, fault.New(fault.Conflict, "The redfish_uri of node %s cannot be used: %v.", n.Name, err)
 	}
-	// The same BMC has the same users, whatever it is asked by.
-	if t.User == "" && len(out) > 0 && out[0].Host == t.Host {
+	if t.User == "" && len(out) > 0 && sameBMC(out[0], t) {
 		t.User, t.Password = out[0].User, out[0].Password
 	}
 	return append(out, t), nil
@@ -108,6 +107,21 @@ func (p *Power) Console(n *object.Node, uri string) (t bmc.Target, ok bool, err 
 		return t, found && t.Host == "" && t.Transport == "", nil
 	}
 	return t, true, nil
+}
+
+// sameBMC says whether a Redfish service without a user is asked as the user of
+// power_uri: it is that BMC's own one. Not over plain HTTP and not at any other
+// port: who may set a redfish_uri need not know the password, and could have it
+// sent where he listens.
+func sameBMC(power, service bmc.Target) bool {
+	plain := service.Transport == "http"
+	switch {
+	case power.Host != service.Host:
+		return false
+	case power.Scheme == "redfish" && (power.Transport == "http") == plain && power.Port == service.Port:
+		return true
+	}
+	return (power.Scheme == "ipmi" || power.Scheme == "redfish") && !plain && (service.Port == "" || service.Port == "443")
 }
 
 func (p *Power) target(uri *URI) (bmc.Target, error) {

@@ -84,6 +84,7 @@ func (f *facts) Field(name string) (any, bool) {
 			groups = append(groups, groupName(look, uid))
 		}
 		f.fields["groups"] = groups
+		delete(f.fields, "attributes") // a[…] is the way to them, which is watched for reserved ones
 	}
 	v, ok := entry(f.fields, name)
 	return v, ok && v != nil

@@ -56,6 +56,7 @@ type Waitfor struct {
 // set is one of them. It is guarded by Waitfor.mu, but for what never changes.
 type set struct {
 	name    string
+	by      string            // who made it
 	states  map[string]string // selectors by label
 	members map[string]map[string]member
 	seq     uint64        // number of changes of the members
@@ -167,7 +168,7 @@ func (w *Waitfor) Routes() []api.Route {
 		{Method: "GET", Path: path, Permission: "NodesRead", Doc: "The names of the sets of node states.", Handler: w.list, Answer: []string{}},
 		{Method: "GET", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "A set of node states, with each member's name and how long it has been there; ?after=SEQ waits for a change.", Handler: w.get, Answer: view{}, Query: []api.Param{{Name: "after", Doc: "the seq of an earlier answer", Type: "integer"}}},
 		{Method: "GET", Path: path + "/{name}/nodes", Permission: "NodesRead", Doc: "The UIDs of the nodes in each state of a set, by label.", Handler: w.nodes, Answer: map[string][]string{}},
-		{Method: "DELETE", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "Forget a set of node states.", Handler: w.remove, Answer: api.Nothing{}},
+		{Method: "DELETE", Path: api.Root + "/waitfor/{name}", Permission: "NodesRead", Doc: "Forget a set of node states: one's own, or anybody's who may write nodes.", Handler: w.remove, Answer: api.Nothing{}},
 	}
 }
 
@@ -197,8 +198,9 @@ func (w *Waitfor) create(rw http.ResponseWriter, r *http.Request) error {
 			return fault.Invalidf("states: %q is no label: want up to 64 letters, digits, dots, dashes and underscores.", label)
 		}
 	}
-	s := &set{name: in.Name, states: in.States, moved: make(chan struct{})}
-	if err := w.look(r.Context(), s, api.By(r)); err != nil {
+	by := api.By(r)
+	s := &set{name: in.Name, by: by.Name, states: in.States, moved: make(chan struct{})}
+	if err := w.look(r.Context(), s, by); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -215,10 +217,11 @@ func (w *Waitfor) create(rw http.ResponseWriter, r *http.Request) error {
 		return fault.New(fault.TooMany, "There are %d sets already: delete some.", maxSets)
 	}
 	w.News() // of what changed before the set was there
-	return api.Data(rw, w.view(s))
+	return api.Data(rw, w.view(s, api.By(r)))
 }
 
-// view is what is shown of a set.
+// view is what is shown of a set. Selectors that tell of reserved attributes
+// are empty for those who may not read these.
 type view struct {
 	Name    string              `json:"name"`
 	States  map[string]string   `json:"states"`
@@ -226,11 +229,16 @@ type view struct {
 	Members map[string][]member `json:"members"`
 }
 
-func (w *Waitfor) view(s *set) view {
+func (w *Waitfor) view(s *set, by kind.Author) view {
 	now := float64(w.opt.Now().UnixMicro()) / 1e6
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	v := view{Name: s.name, States: s.states, Seq: s.seq, Members: map[string][]member{}}
+	v := view{Name: s.name, States: maps.Clone(s.states), Seq: s.seq, Members: map[string][]member{}}
+	for label, text := range v.States {
+		if !by.May(kind.ReservedAttribRead) && object.TellsReserved(text) {
+			v.States[label] = ""
+		}
+	}
 	for label, members := range s.members {
 		v.Members[label] = []member{}
 		for _, uid := range slices.Sorted(maps.Keys(members)) {
@@ -271,7 +279,7 @@ func (w *Waitfor) get(rw http.ResponseWriter, r *http.Request) error {
 		}
 		w.await(r.Context(), s, after)
 	}
-	return api.Data(rw, w.view(s))
+	return api.Data(rw, w.view(s, api.By(r)))
 }
 
 // await returns when the members are not those of that number, or after a while.
@@ -309,6 +317,9 @@ func (w *Waitfor) remove(rw http.ResponseWriter, r *http.Request) error {
 	s, err := w.find(r)
 	if err != nil {
 		return err
+	}
+	if by := api.By(r); by.Name != s.by && !by.May("NodesWrite") {
+		return fault.New(fault.Forbidden, "The set of states %q is %s's: to forget it takes the permission NodesWrite.", s.name, s.by)
 	}
 	w.mu.Lock()
 	delete(w.sets, s.name)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"muster/shared/kind"
 )
 
 // Options say what a template is filled with.
@@ -121,6 +123,9 @@ func (e *expansion) lookup(ref Ref) (any, bool) {
 	if ref.Section != Any {
 		return e.Value(ref.Section, ref.Key)
 	}
+	if kind.Reserved(ref.Key) { // a node must not supply it by reporting a value of that name
+		return e.Value(Attribute, ref.Key)
+	}
 	for _, s := range []Section{Attribute, Status, Hardware, Node} {
 		if v, ok := e.Value(s, ref.Key); ok {
 			return v, true
@@ -133,10 +138,14 @@ func (e *expansion) lookup(ref Ref) (any, bool) {
 type Missing struct{ Ref Ref }
 
 func (m *Missing) Error() string {
+	section := m.Ref.Section
+	if section == Any && kind.Reserved(m.Ref.Key) {
+		section = Attribute
+	}
 	where := map[Section]string{
 		Any: "attribute, status or hardware value or field", Attribute: "attribute", Status: "status value",
 		Hardware: "hardware value", Node: "field", Head: "head's value",
-	}[m.Ref.Section]
+	}[section]
 	return fmt.Sprintf(`%s: the node has no %s %q; set it, or write \%s to have it literally`, m.Ref, where, m.Ref.Key, m.Ref)
 }
 

@@ -3,7 +3,8 @@
 // knows neither nodes nor files: Options says where values and included texts
 // come from, and what may stand where.
 //
-//	<hostname>          an attribute, status or hardware value or a field of the node, the first that is there
+//	<hostname>          an attribute, status or hardware value or a field of the node, the first that is there;
+//	                    one that begins with _ is an attribute only
 //	<a[rack]>           an attribute; also attribute[…] and attributes[…]
 //	<s[kernel]>         a status value; also status[…]
 //	<h[disks.0.size]>   a hardware value; also hardware[…]
