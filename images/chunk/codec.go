@@ -34,7 +34,7 @@ func NewCodec() *Codec { return &Codec{} }
 func (c *Codec) Encode(buf, content []byte) ([]byte, Encoding) {
 	if c.enc == nil {
 		// Options are constants: there is nothing that could be wrong with them.
-		c.enc, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1),
+		c.enc, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1),
 			zstd.WithEncoderCRC(false), zstd.WithWindowSize(MaxSize), zstd.WithLowerEncoderMem(true), zstd.WithAllLitEntropyCompression(true))
 	}
 	// What saves less than a sixteenth is not worth unpacking on every node.
