@@ -24,6 +24,7 @@ import (
 	"muster/agent/identity"
 	"muster/agent/link"
 	"muster/agent/network"
+	"muster/agent/overlay"
 	"muster/agent/report"
 	"muster/shared/wire"
 )
@@ -50,6 +51,7 @@ type options struct {
 	head    *url.URL
 	bind    netip.Addr
 	state   string
+	root    string
 	plugins []string
 	init    []string
 	ca      string
@@ -63,6 +65,7 @@ func parseRun(args []string, stderr io.Writer) (options, error) {
 	headURL := f.String("head", "", "`URL` of the head, http or https")
 	bind := f.String("bind", "", "local `address` of every connection; the head knows the node by it")
 	f.StringVar(&o.state, "state", defaultState, "`directory` for the identity")
+	f.StringVar(&o.root, "root", "/", "`directory` that is the node's root, where its own files are kept")
 	plugins := f.String("plugins", defaultPlugins, "`directories` of plugins, with colons; each has the folders status, hardware and health")
 	scripts := f.String("init", defaultInit, "`directories` of scripts to run once the node's attributes are there, with colons")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificate of the head's authority (PEM); without it an https head is trusted on first use")
@@ -113,6 +116,7 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	})
 	keeper := newKeeper(o, client, commands, reporter, log)
 	defer keeper.Wait()
+	files := overlay.New(overlay.Config{Root: o.root, Log: log, Told: func(r overlay.Report) { reporter.Set("overlay", r) }})
 	config.Accepted = func(h wire.Hello) { reporter.Every(h.Every) }
 	config.Hello = func() wire.Hello {
 		return wire.Hello{Agent: o.version, BootID: report.BootID(), InImage: true}
@@ -128,6 +132,14 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 				return
 			}
 			reporter.Set("attributes_error", nil)
+		case h.Type == wire.StreamOverlay && h.Overlay != nil:
+			err := takeFiles(s, files, *h.Overlay)
+			if err != nil {
+				log.Warn("the node's own files were not taken", "error", err)
+				reporter.Set("overlay_error", err.Error())
+				return
+			}
+			reporter.Set("overlay_error", nil)
 		}
 	}
 	var parts sync.WaitGroup
@@ -141,6 +153,25 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	})
 	parts.Wait()
 	return nil
+}
+
+// takeFiles asks for the node's own files, where they are not those that it has.
+func takeFiles(s io.ReadWriter, files *overlay.Keeper, all wire.Overlay) error {
+	if !files.Wants(all.Digest) {
+		return nil
+	}
+	if _, err := s.Write([]byte{1}); err != nil {
+		return err
+	}
+	h, err := wire.ReadHeader(s)
+	if err != nil {
+		return err
+	}
+	if h.Overlay == nil {
+		return errors.New("the head sends something else")
+	}
+	_, err = files.Take(*h.Overlay)
+	return err
 }
 
 // know loads the identity, and for an https head learns its authority: from

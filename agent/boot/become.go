@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"muster/agent/overlay"
 	"muster/agent/pull"
 	"muster/agent/root"
 	"muster/shared/wire"
@@ -49,7 +50,7 @@ func (m *machine) become(ctx context.Context) error {
 	}
 	defer image.Close()
 	m.stopBefore(ctx, wire.StepRoot)
-	return &failure{wire.StepRoot, m.makeRoot(plan, image)}
+	return &failure{wire.StepRoot, m.makeRoot(ctx, plan, image)}
 }
 
 // source gives what the root is made of: the image's file, or a device from
@@ -129,7 +130,7 @@ func (m *machine) stopBefore(ctx context.Context, step string) {
 }
 
 // makeRoot makes the root and goes there. If it returns, it is with an error.
-func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
+func (m *machine) makeRoot(ctx context.Context, plan wire.Boot, image *os.File) error {
 	m.awaitModules()
 	style := root.Of(plan)
 	if m.modules != nil {
@@ -142,7 +143,7 @@ func (m *machine) makeRoot(plan wire.Boot, image *os.File) error {
 	if err := layout.Build(style, image); err != nil {
 		return err
 	}
-	agent, init, err := m.furnish(plan, layout.New)
+	agent, init, err := m.furnish(ctx, plan, layout.New)
 	if err != nil {
 		layout.Drop()
 		return err
@@ -167,7 +168,7 @@ func (m *machine) awaitModules() {
 }
 
 // furnish makes the image this node, with the agent in it.
-func (m *machine) furnish(plan wire.Boot, newroot string) (root.Agent, root.Init, error) {
+func (m *machine) furnish(ctx context.Context, plan wire.Boot, newroot string) (root.Agent, root.Init, error) {
 	init, err := root.FindInit(newroot)
 	if err != nil {
 		return root.Agent{}, init, err
@@ -175,6 +176,9 @@ func (m *machine) furnish(plan wire.Boot, newroot string) (root.Agent, root.Init
 	n := root.Network{Interface: m.lease.Interface, MAC: m.lease.MAC.String(), Address: m.lease.Address, DNS: m.lease.DNS, Domain: m.lease.Domain}
 	if err := root.Prepare(newroot, "/run", plan, n); err != nil {
 		return root.Agent{}, init, fmt.Errorf("preparing the image: %w", err)
+	}
+	if err := m.ownFiles(ctx, newroot); err != nil {
+		return root.Agent{}, init, err
 	}
 	if err := m.lease.Keep(root.State); err != nil {
 		return root.Agent{}, init, err
@@ -184,6 +188,17 @@ func (m *machine) furnish(plan wire.Boot, newroot string) (root.Agent, root.Init
 		err = agent.Unit("/run")
 	}
 	return agent, init, err
+}
+
+// ownFiles puts the node's own files into the root. One that cannot be made
+// stops no boot: the agent tells of it once it runs.
+func (m *machine) ownFiles(ctx context.Context, newroot string) error {
+	all, err := m.client.Files(ctx)
+	if err != nil {
+		return fmt.Errorf("the node's own files: %w", err)
+	}
+	_, err = overlay.New(overlay.Config{Root: newroot, Log: m.log}).Take(all)
+	return err
 }
 
 // leave ends everything that is of the initramfs and starts the image's init.

@@ -43,14 +43,14 @@ func (m *machine) disked(ctx context.Context, plan wire.Boot) error {
 	if state != nil && state.Complete && state.Image == plan.Image.SHA256 {
 		m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: plan.Image.Name + " is on " + device.Path + " already"})
 		m.stopBefore(ctx, wire.StepRoot)
-		return failed(m.enter(plan, "nothing was written to "+device.Path))
+		return failed(m.enter(ctx, plan, "nothing was written to "+device.Path))
 	}
 	done, err := m.install(ctx, plan, device, state != nil)
 	if err != nil {
 		return err
 	}
 	m.stopBefore(ctx, wire.StepRoot)
-	return failed(m.enter(plan, fmt.Sprintf("%d of %d files written to %s, %d removed", done.Written, done.Files, device.Path, done.Removed)))
+	return failed(m.enter(ctx, plan, fmt.Sprintf("%d of %d files written to %s, %d removed", done.Written, done.Files, device.Path, done.Removed)))
 }
 
 // mountRoot finds the disk and mounts what muster wrote on it; the state is nil
@@ -203,9 +203,9 @@ func (m *machine) install(ctx context.Context, plan wire.Boot, device disk.Devic
 }
 
 // enter goes into the root that is mounted.
-func (m *machine) enter(plan wire.Boot, detail string) error {
+func (m *machine) enter(ctx context.Context, plan wire.Boot, detail string) error {
 	m.awaitModules()
-	agent, init, err := m.furnish(plan, root.Initramfs.New)
+	agent, init, err := m.furnish(ctx, plan, root.Initramfs.New)
 	if err != nil {
 		root.Initramfs.Drop()
 		return err

@@ -209,3 +209,14 @@ func (c *Client) Boot(ctx context.Context, config, image string) (wire.Boot, err
 func (c *Client) PutStatus(ctx context.Context, s wire.Status) (time.Time, error) {
 	return c.Call(ctx, http.MethodPut, wire.PathStatus, s, nil)
 }
+
+// Files gives the node's own files, as they are now. A head that knows of none
+// gives none.
+func (c *Client) Files(ctx context.Context) (wire.Overlay, error) {
+	var all wire.Overlay
+	_, err := c.Call(ctx, http.MethodGet, wire.PathFiles, nil, &all)
+	if r := (*Refused)(nil); errors.As(err, &r) && r.Status == http.StatusNotFound {
+		return wire.Overlay{}, nil
+	}
+	return all, err
+}

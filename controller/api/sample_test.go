@@ -106,6 +106,13 @@ func samples(t testing.TB, spec *kind.Spec, f *kind.Field, n int) sample {
 		return sample{[2]any{"one", "4711"}, []any{-5, 1.5, "a\nb", apitest.Map{}, true}}
 	case "uid":
 		return sample{[2]any{fmt.Sprintf("%032d", n), fmt.Sprintf("a%031d", n)}, []any{"x", 5, nil, strings.ToUpper(someUID), someUID + "0"}}
+	case "overlay-files":
+		file := func(path, mode, content string) apitest.Map {
+			return apitest.Map{"path": path, "mode": mode, "content": content}
+		}
+		return sample{[2]any{[]any{file("/etc/motd", "0644", "<name> in <a[rack]>\n"), file("/etc/x", "4755", "")}, []any{file("/etc/y", "600", "é")}},
+			[]any{5, "x", file("etc/motd", "", ""), file("/etc/../x", "", ""), file("/", "", ""), file("/proc/x", "", ""), file("/etc/machine-id", "", ""), file("/x", "9", ""), file("/x", "", "<a()>"),
+				apitest.Map{"path": "/x", "nonsense": 1}, apitest.Map{"path": "/x", "owner": "a b"}, []any{file("/x", "", ""), file("/x", "", "")}, file("/x", "", strings.Repeat("x", 300<<10)), apitest.Map{"path": "/x", "hidden": true}}}
 	case "ssh-key":
 		return sample{[2]any{sshKey, strings.Replace(sshKey, "jo@desk", "head2", 1)}, []any{"ssh-rsa nonsense", private, 5, sshKey + "\n" + sshKey}}
 	case "certificates":

@@ -33,12 +33,14 @@ import (
 	"muster/controller/library"
 	"muster/controller/metrics"
 	"muster/controller/naming"
+	"muster/controller/overlay"
 	"muster/controller/registry"
 	"muster/controller/selection"
 	"muster/controller/store/boltstore"
 	"muster/controller/waitfor"
 	"muster/shared/object"
 	"muster/shared/service"
+	"muster/shared/wire"
 )
 
 // Head is one head node's program.
@@ -50,31 +52,32 @@ type Head struct {
 	name    string
 	store   *boltstore.Store
 	switchgear
-	reg     *registry.Registry
-	fleet   *fleet.Fleet
-	auth    *auth.Service
-	ca      *authority.Authority
-	dir     *directory
-	agent   *agentArchive
-	target  *iscsi.Target // nil where there is none
-	work    string        // directory for temporary files, emptied at each start
-	library *library.Library
-	index   *selection.Index
-	waitfor *waitfor.Waitfor
-	metrics *metrics.Metrics
-	tracer  *boots.Tracer // nil where boots are sent nowhere
-	git     *gitrepo.Repos
-	blobs   *library.Blobs
-	routes  []api.Route
-	events  *events.Events
-	handler http.Handler
-	self    identity
-	book    *headlog.Book
-	heads   *heads.Heads
-	group   *service.Group
-	end     context.CancelFunc
-	reread  func() error // reads the configuration again
-	doors   doors
+	reg      *registry.Registry
+	fleet    *fleet.Fleet
+	auth     *auth.Service
+	ca       *authority.Authority
+	dir      *directory
+	agent    *agentArchive
+	target   *iscsi.Target // nil where there is none
+	work     string        // directory for temporary files, emptied at each start
+	library  *library.Library
+	index    *selection.Index
+	waitfor  *waitfor.Waitfor
+	metrics  *metrics.Metrics
+	tracer   *boots.Tracer // nil where boots are sent nowhere
+	git      *gitrepo.Repos
+	blobs    *library.Blobs
+	routes   []api.Route
+	events   *events.Events
+	handler  http.Handler
+	self     identity
+	book     *headlog.Book
+	heads    *heads.Heads
+	group    *service.Group
+	end      context.CancelFunc
+	reread   func() error // reads the configuration again
+	doors    doors
+	overlays *overlay.Overlays
 }
 
 // databaseFile is its name below the data directory.
@@ -134,6 +137,7 @@ func (h *Head) open(ctx context.Context) error {
 	h.fleet, err = fleet.Open(ctx, fleet.Options{
 		Changed: func(uid string) { h.index.News(uid); h.waitfor.News() },
 		Booted:  h.booted,
+		Files:   func(uid string, proven bool) (wire.Overlay, bool) { return h.overlays.Of(uid, proven) },
 		Store:   h.store, Nodes: h.reg, Boot: h.dir, Log: h.log, Now: time.Now, Every: h.cfg.ReportEvery,
 		Sign: func(csr []byte, uid string, ttl time.Duration) ([][]byte, string, error) {
 			c, err := h.ca.SignNode(csr, uid, ttl)
@@ -205,6 +209,7 @@ func (h *Head) serve(bh bootHead) error {
 		return err
 	}
 	nodes := &selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}
+	h.overlays = &overlay.Overlays{Objects: h.reg, Matcher: nodes.Matcher, Values: h.dir.provision.Values, RootURL: h.dir.provision.RootURL()}
 	h.events = events.New(events.Options{Objects: h.reg, States: fleetStates{h.fleet}, Auth: h.auth, Matcher: nodes.Matcher, Log: h.log})
 	h.routes = slices.Concat(
 		info.Extend(api.Generic(h.reg)),

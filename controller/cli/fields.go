@@ -21,6 +21,7 @@ const (
 	isBool
 	isList
 	isMap
+	isObjects // a list of JSON objects
 )
 
 // shapeOf reads it off the kind's struct.
@@ -39,6 +40,9 @@ func shapeOf(spec *kind.Spec, path string) shape {
 	case reflect.Int, reflect.Int64:
 		return isNumber
 	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Struct {
+			return isObjects
+		}
 		return isList
 	case reflect.Map:
 		return isMap
@@ -94,6 +98,8 @@ func flagHelp(f *kind.Field, s shape, creating bool) string {
 		notes = append(notes, "key=value, once for each; key:=JSON for numbers and booleans; or a JSON object; replaces all that there is")
 	case s == isList && f.Ref != "":
 		notes = append(notes, "with commas or once for each; replaces all that there is")
+	case s == isObjects:
+		notes = append(notes, "a JSON object, once for each; replaces all that there is")
 	case s == isList:
 		notes = append(notes, "once for each; replaces all that there is")
 	}
@@ -128,7 +134,7 @@ func (fs *fieldFlags) names() []string {
 
 // Set implements pflag.Value; lists and maps grow with each flag.
 func (f *fieldFlag) Set(text string) (err error) {
-	if f.shape != isList && f.shape != isMap {
+	if f.shape != isList && f.shape != isMap && f.shape != isObjects {
 		f.values = nil
 	}
 	f.values = append(f.values, text)
@@ -156,6 +162,8 @@ func encode(s shape, refs bool, values []string) (json.RawMessage, error) {
 		return encodeList(refs, values)
 	case s == isMap:
 		return encodeMap(values)
+	case s == isObjects:
+		return encodeObjects(values)
 	case last == "":
 		return json.RawMessage("null"), nil
 	case s == isBool:
@@ -201,6 +209,21 @@ func encodeList(refs bool, values []string) (json.RawMessage, error) {
 	}
 	if len(out) == 1 { // the head may know how to take one apart
 		return json.Marshal(out[0])
+	}
+	return json.Marshal(out)
+}
+
+// encodeObjects takes JSON objects.
+func encodeObjects(values []string) (json.RawMessage, error) {
+	out := []json.RawMessage{}
+	for _, v := range values {
+		if v == "" {
+			continue
+		}
+		if !strings.HasPrefix(strings.TrimSpace(v), "{") || !json.Valid([]byte(v)) {
+			return nil, fmt.Errorf("%q is no JSON object", v)
+		}
+		out = append(out, json.RawMessage(v))
 	}
 	return json.Marshal(out)
 }

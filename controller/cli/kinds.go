@@ -51,6 +51,8 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 		c.AddCommand(m.namingCommands()...)
 	case object.KindRepo:
 		c.AddCommand(m.repoCommands()...)
+	case object.KindOverlay:
+		c.AddCommand(m.overlayCommands()...)
 	case object.KindDistro:
 		c.AddCommand(m.distroCommands()...)
 	}

@@ -60,6 +60,9 @@ type Options struct {
 	// lower-case hexadecimal.
 	Sign func(csr []byte, uid string, ttl time.Duration) (chain [][]byte, serial string, err error)
 	Boot Planner
+	// Files gives a node's own files, secret ones only where it has proven who
+	// it is; nil where nodes have none.
+	Files func(uid string, proven bool) (wire.Overlay, bool)
 	Log  *slog.Logger
 	Now  func() time.Time
 	// Every is how often agents report, in seconds.

@@ -25,11 +25,13 @@ type link struct {
 	session *yamux.Session
 	inImage bool
 	takes   bool // attributes
+	files   bool // of its own
 	proven  bool // by a certificate
-	// pushing says that attributes are on their way; who set it may use sent, the
-	// hash of those that the node has.
+	// pushing says that something is on its way; who set it may use sent, the
+	// hash of the attributes that the node has, and has, the digest of its files.
 	pushing atomic.Bool
 	sent    [sha256.Size]byte
+	has     string
 }
 
 // helloTime bounds the first messages of a link, maxHello their size, and
@@ -67,7 +69,7 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer session.Close()
-	l := &link{session: session, inImage: hello.InImage, takes: hello.InImage && hello.Version >= 2, proven: r.TLS != nil && len(r.TLS.PeerCertificates) > 0}
+	l := &link{session: session, inImage: hello.InImage, takes: hello.InImage && hello.Version >= 2, files: hello.InImage && hello.Version >= 3, has: unknownFiles, proven: r.TLS != nil && len(r.TLS.PeerCertificates) > 0}
 	if !f.attach(uid, serial, l, hello) {
 		return nil
 	}

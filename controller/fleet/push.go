@@ -17,8 +17,8 @@ import (
 	"muster/shared/wire"
 )
 
-// Nodes get their attributes over the link, when it is made and when they
-// change. A group of all nodes may change: what comes within pushGather is
+// Nodes get their attributes and their own files over the link, when it is made
+// and when they change. A group of all nodes may change: what comes within pushGather is
 // pushed together, to pushFanout nodes at once.
 const (
 	pushGather = 100 * time.Millisecond
@@ -60,12 +60,12 @@ func (p *push) take() (uids map[string]bool, all bool) {
 }
 
 // AttributesChanged is told of objects that changed: nodes may have other
-// attributes then.
+// attributes or files then.
 func (f *Fleet) AttributesChanged(kindName, uid string) {
 	switch kindName {
 	case object.KindNode:
 		f.push.want(uid)
-	case object.KindAttrib, object.KindCluster, object.KindNamingpool:
+	case object.KindAttrib, object.KindCluster, object.KindNamingpool, object.KindOverlay, object.KindDyngroup:
 		f.push.want("")
 	}
 }
@@ -132,20 +132,43 @@ func (f *Fleet) pushTo(ctx context.Context, uid string, l *link) {
 		return
 	}
 	defer l.pushing.Store(false)
-	sum := sha256.Sum256(raw)
-	if sum == l.sent {
-		return
+	if sum := sha256.Sum256(raw); sum != l.sent {
+		if err = l.bring(ctx, wire.Header{Type: wire.StreamAttributes, Attributes: &a}); err == nil {
+			l.sent = sum
+		}
 	}
-	if err := l.bring(ctx, a); err == nil {
-		l.sent = sum
-	} else if ctx.Err() == nil && !l.session.IsClosed() {
-		f.opt.Log.Warn("a node did not take its attributes, it will be tried again", "node", uid, "error", err)
+	if err == nil {
+		err = f.pushFiles(ctx, uid, l)
+	}
+	if err != nil && ctx.Err() == nil && !l.session.IsClosed() {
+		f.opt.Log.Warn("a node did not take its attributes or files, it will be tried again", "node", uid, "error", err)
 		again()
 	}
 }
 
-// bring sends attributes over a link and waits until the agent has them.
-func (l *link) bring(ctx context.Context, a wire.Attributes) error {
+// unknownFiles is the digest of files of which is not known what they are.
+const unknownFiles = "?"
+
+// pushFiles brings a node its own files, if it has others.
+func (f *Fleet) pushFiles(ctx context.Context, uid string, l *link) error {
+	if f.opt.Files == nil || !l.files {
+		return nil
+	}
+	all, ok := f.opt.Files(uid, l.proven)
+	if !ok || all.Digest == l.has {
+		return nil
+	}
+	err := l.bring(ctx, wire.Header{Type: wire.StreamOverlay, Overlay: &wire.Overlay{Digest: all.Digest}},
+		wire.Header{Type: wire.StreamOverlay, Overlay: &all})
+	if err == nil {
+		l.has = all.Digest
+	}
+	return err
+}
+
+// bring sends a header over a link, and the next one for as long as the agent
+// asks for more with a byte, and waits until the agent is done.
+func (l *link) bring(ctx context.Context, headers ...wire.Header) error {
 	stream, err := l.session.OpenStream()
 	if err != nil {
 		return err
@@ -156,14 +179,18 @@ func (l *link) bring(ctx context.Context, a wire.Attributes) error {
 	if err := stream.SetDeadline(time.Now().Add(pushTime)); err != nil { // of a socket: by the machine's clock
 		return err
 	}
-	if err := wire.WriteHeader(stream, wire.Header{Type: wire.StreamAttributes, Attributes: &a}); err != nil {
-		return err
+	for _, h := range headers {
+		if err := wire.WriteHeader(stream, h); err != nil {
+			return err
+		}
+		var more [1]byte
+		if _, err := stream.Read(more[:]); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
 	}
-	var end [1]byte
-	if _, err := stream.Read(end[:]); err != io.EOF {
-		return errors.Join(errors.New("the agent did not close the stream"), err)
-	}
-	return nil
+	return errors.New("the agent did not close the stream")
 }
 
 // attributesOf gives what holds for a node. Reserved ones may be secret: where

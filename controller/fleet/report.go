@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -108,8 +109,9 @@ func (f *Fleet) Report(uid string, r Report) error {
 	if status != nil {
 		n.status, n.reported, n.report = next, f.opt.Now(), r.Name
 	}
-	if r.Hardware != nil {
+	if r.Hardware != nil && !bytes.Equal(n.hardware, r.Hardware) {
 		n.hardware = r.Hardware
+		f.push.want(uid) // its files may tell of it
 	}
 	f.touch(uid, n)
 	return nil

@@ -70,6 +70,9 @@ func New(opt Options) *Provision {
 	return &Provision{opt: opt, files: files{opt.Dir}, fetcher: newFetcher(opt.Heads)}
 }
 
+// RootURL is the head's plain URL without a path, empty where it is not known.
+func (p *Provision) RootURL() string { return p.opt.RootURL }
+
 // Paths that installers use; the published API has its own.
 const (
 	pathKickstart = "/boot/v1/kickstart"

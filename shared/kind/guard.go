@@ -21,10 +21,17 @@ func Reserved(key string) bool { return strings.HasPrefix(key, "_") }
 // Redact gives the object as the author may see it, which is the same one
 // where nothing has to be hidden.
 func (s *Spec) Redact(obj Object, by Author) Object {
+	if by.May(ReservedAttribRead) {
+		return obj
+	}
 	out := obj
+	if s.Hide != nil {
+		obj = s.Hide(obj)
+		out = obj
+	}
 	for i := range s.Fields {
 		f := &s.Fields[i]
-		if by.May(ReservedAttribRead) || !s.tells(obj, f) {
+		if !s.tells(obj, f) {
 			continue
 		}
 		if out == obj {
@@ -58,7 +65,7 @@ func (s *Spec) tells(obj Object, f *Field) bool {
 
 // SeesAll says whether Redact hides nothing of the kind from the author.
 func (s *Spec) SeesAll(by Author) bool {
-	return by.May(ReservedAttribRead) || !slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Guarded || f.Tells != nil })
+	return by.May(ReservedAttribRead) || s.Hide == nil && !slices.ContainsFunc(s.Fields, func(f Field) bool { return f.Guarded || f.Tells != nil })
 }
 
 // Guard refuses the change from old (nil on creation) to obj where the author

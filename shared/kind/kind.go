@@ -128,6 +128,9 @@ type Spec struct {
 	After func(tx Tx, obj, old Object) error
 	// Keys gives unique keys that no single field holds, by name.
 	Keys func(obj Object) map[string]string
+	// Hide gives a copy as those see it who may not read reserved attributes,
+	// for what no single field can say; nil where nothing is hidden.
+	Hide func(obj Object) Object
 	// Show gives a copy filled with what is computed on reading.
 	Show func(look Look, obj Object) Object
 

@@ -18,7 +18,7 @@ func All() []*kind.Spec {
 	var rights *Rights
 	specs := []*kind.Spec{
 		node(), attrib(), image(), bootconfig(), network(), hostname(), namingpool(), dyngroup(), admin(func() *Rights { return rights }), cluster(),
-		repo(), distro(), gitrepo(),
+		repo(), distro(), gitrepo(), overlay(),
 		head(),
 	}
 	known := func(name string) bool {
@@ -49,6 +49,7 @@ const (
 	KindRepo       = "repo"
 	KindDistro     = "distro"
 	KindGitrepo    = "gitrepo"
+	KindOverlay    = "overlay"
 )
 
 // meta describes the fields that every kind has.

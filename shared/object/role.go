@@ -40,11 +40,11 @@ func Roles() []Role {
 		{RoleAuthUser, "log in and read, reserved attributes excepted", with()},
 		{RoleOnsiteEngineer, "what is done at the racks: add, change and remove nodes, and switch their power", with(
 			"NodesWrite", kind.NodesPowerControl)},
-		{RoleImagingAdmin, "images and what they are made of: boot configurations, distributions, repositories", with(
-			"ImagesWrite", "BootconfigsWrite", "DistrosWrite", "ReposWrite", "GitreposWrite", kind.ReservedAttribRead)},
+		{RoleImagingAdmin, "images and what they are made of: boot configurations, overlays, distributions, repositories", with(
+			"ImagesWrite", "OverlaysWrite", "BootconfigsWrite", "DistrosWrite", "ReposWrite", "GitreposWrite", kind.ReservedAttribRead)},
 		{RoleProductionAdmin, "run the nodes: their attributes, groups, names, networks and power, what they boot, and commands on them", with(
 			"NodesWrite", kind.NodesWriteGroups, kind.NodesPowerControl, kind.NodesExecCommand, "AttribsWrite", "DyngroupsWrite",
-			"NamingpoolsWrite", "NetsWrite", "HostnamesWrite", kind.ReservedAttribRead, kind.ReservedAttribWrite)},
+			"NamingpoolsWrite", "NetsWrite", "HostnamesWrite", "OverlaysWrite", kind.ReservedAttribRead, kind.ReservedAttribWrite)},
 		{RoleNoAccess, "nothing at all, whatever the other roles allow", func(kind.Permission, bool) bool { return false }},
 	}
 }

@@ -22,8 +22,8 @@ func TestWhatRolesAllow(t *testing.T) {
 	for role, more := range map[string]string{
 		RoleAuthUser:        "",
 		RoleOnsiteEngineer:  "NodesWrite NodesPowerControl",
-		RoleImagingAdmin:    "ImagesWrite BootconfigsWrite DistrosWrite ReposWrite GitreposWrite ReservedAttribRead",
-		RoleProductionAdmin: "NodesWrite NodesWriteGroups NodesPowerControl NodesExecCommand AttribsWrite DyngroupsWrite NamingpoolsWrite NetsWrite HostnamesWrite ReservedAttribRead ReservedAttribWrite",
+		RoleImagingAdmin:    "ImagesWrite BootconfigsWrite OverlaysWrite DistrosWrite ReposWrite GitreposWrite ReservedAttribRead",
+		RoleProductionAdmin: "NodesWrite NodesWriteGroups NodesPowerControl NodesExecCommand AttribsWrite DyngroupsWrite NamingpoolsWrite NetsWrite HostnamesWrite OverlaysWrite ReservedAttribRead ReservedAttribWrite",
 	} {
 		want := append(append([]string{string(kind.LoggedIn)}, reads...), strings.Fields(more)...)
 		for _, p := range slices.Clone(want) {

@@ -14,6 +14,42 @@ type Header struct {
 	Type       string      `json:"type"` // StreamExec, …
 	Exec       *Exec       `json:"exec,omitempty"`
 	Attributes *Attributes `json:"attributes,omitempty"`
+	Overlay    *Overlay    `json:"overlay,omitempty"`
+}
+
+// StreamOverlay brings the node its own files. The first header has the digest
+// only; an agent that wants the files sends one byte and gets a second header
+// with all of it. It closes the stream when it is done.
+const StreamOverlay = "overlay"
+
+// Overlay is the files that are one node's own, rendered for it.
+type Overlay struct {
+	Digest string        `json:"digest"` // of what follows, in hexadecimal
+	Files  []OverlayFile `json:"files,omitempty"`
+	// Failed are those that could not be rendered: what the node has of them
+	// stays as it is.
+	Failed []OverlayFailure `json:"failed,omitempty"`
+}
+
+// MaxOverlay bounds the content of all files of a node, in bytes.
+const MaxOverlay = 2 << 20
+
+// OverlayFile is one of them.
+type OverlayFile struct {
+	Overlay string `json:"overlay"` // by whose name
+	Path    string `json:"path"`
+	Owner   string `json:"owner"` // a name or number in the node
+	Group   string `json:"group"`
+	Mode    uint32 `json:"mode"`
+	Secret  bool   `json:"secret,omitempty"`
+	Content []byte `json:"content"`
+}
+
+// OverlayFailure says why a file is not there.
+type OverlayFailure struct {
+	Overlay string `json:"overlay"`
+	Path    string `json:"path"`
+	Error   string `json:"error"`
 }
 
 // StreamAttributes brings the node its attributes; nothing follows. The agent

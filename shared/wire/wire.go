@@ -18,7 +18,8 @@ import (
 //
 //	1: the link, exec, boot, enrol, step; an image's pieces, indices and chunks.
 //	2: attributes come over the link; reports of what changed.
-const Version = 2
+//	3: a node's own files come over the link and before its root is entered.
+const Version = 3
 
 // Paths that only agents and firmware use; the published API has its own.
 const (
@@ -30,9 +31,10 @@ const (
 	PathGo     = "/boot/v1/go"     // GET: its second part, with the one-time key
 	PathFile   = "/boot/v1/file/"  // GET <sha256>/<any name>: a file by content, with ranges
 	PathStatus = "/api/v1/node/putstatus"
-	PathImage  = "/agent/v1/image/" // GET <name or UID> → Image
-	PathIndex  = "/agent/v1/index/" // GET <sha256>: an index, see IndexDelta
-	PathChunks = "/agent/v1/chunks" // POST digests → frames as images/chunk has them, in their order
+	PathImage  = "/agent/v1/image/"  // GET <name or UID> → Image
+	PathIndex  = "/agent/v1/index/"  // GET <sha256>: an index, see IndexDelta
+	PathChunks = "/agent/v1/chunks"  // POST digests → frames as images/chunk has them, in their order
+	PathFiles  = "/agent/v1/overlay" // GET → Overlay: the asking node's own files
 )
 
 // Keys of the kernel command line, all with the prefix "muster.".
