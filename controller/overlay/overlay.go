@@ -49,7 +49,7 @@ type Overlays struct {
 func (o *Overlays) Routes() []api.Route {
 	return []api.Route{
 		{Method: "GET", Path: wire.PathFiles, Permission: kind.NodeOnly, Doc: "The asking node's own files; secret ones where a certificate speaks for it.", Handler: o.own, Answer: wire.Overlay{}},
-		{Method: "GET", Path: api.Root + "/node/{id}/overlay", Permission: "OverlaysRead", Doc: "The files that the node gets beside its image, rendered.", Handler: o.show, Answer: Shown{}},
+		{Method: "GET", Path: api.Root + "/node/{id}/overlay", Permission: "NodesRead", Doc: "The files that the node gets beside its image, rendered; their contents take OverlaysRead, those of secret ones ReservedAttribRead, too.", Handler: o.show, Answer: Shown{}},
 	}
 }
 
@@ -68,8 +68,8 @@ type Shown struct {
 	Failed []wire.OverlayFailure `json:"failed"`
 }
 
-// ShownFile is one file. The content of a secret one is there for those only
-// who may read reserved attributes.
+// ShownFile is one file. Its content is there for those only who may read
+// overlays, that of a secret one for who may read reserved attributes.
 type ShownFile struct {
 	Overlay string `json:"overlay"`
 	Path    string `json:"path"`
@@ -82,9 +82,6 @@ type ShownFile struct {
 
 func (o *Overlays) show(w http.ResponseWriter, r *http.Request) error {
 	who := api.CallerOf(r.Context())
-	if !who.Can("NodesRead") {
-		return fault.New(fault.Forbidden, "What is rendered tells of the node: that takes the permission NodesRead, too.")
-	}
 	n, err := o.Objects.Find(object.KindNode, r.PathValue("id"))
 	if err != nil {
 		return err
@@ -96,7 +93,7 @@ func (o *Overlays) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, f := range all.Files {
 		s := ShownFile{f.Overlay, f.Path, f.Owner, f.Group, fmt.Sprintf("%04o", f.Mode), f.Secret, string(f.Content)}
-		if f.Secret && !who.Can(kind.ReservedAttribRead) {
+		if !who.Can("OverlaysRead") || f.Secret && !who.Can(kind.ReservedAttribRead) {
 			s.Content = ""
 		}
 		out.Files = append(out.Files, s)
