@@ -63,8 +63,8 @@ type Options struct {
 	// Files gives a node's own files, secret ones only where it has proven who
 	// it is; nil where nodes have none.
 	Files func(uid string, proven bool) (wire.Overlay, bool)
-	Log  *slog.Logger
-	Now  func() time.Time
+	Log   *slog.Logger
+	Now   func() time.Time
 	// Every is how often agents report, in seconds.
 	Every int
 	// Changed is told the UID of each node of which something is new, while
