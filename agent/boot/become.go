@@ -27,6 +27,7 @@ const progressEvery = 3 * time.Second
 // become asks what the machine shall be and makes it that. It returns only
 // with an error, and is then called again, to get an answer that may be new.
 func (m *machine) become(ctx context.Context) error {
+	m.rescue(ctx)
 	plan, err := m.client.Boot(ctx, m.line.Config, m.line.Image)
 	if err != nil {
 		return err
@@ -113,6 +114,29 @@ func (m *machine) fetch(ctx context.Context, image wire.Image, to *os.File) erro
 	m.hold("")
 	m.log.Info("image is there and verified", "took", time.Since(began).Round(time.Millisecond).String())
 	return nil
+}
+
+// rescue holds the boot where the command line asks for a shell: here, by
+// muster shell, and on the console.
+func (m *machine) rescue(ctx context.Context) {
+	if m.line.Stop != wire.StopRescue {
+		return
+	}
+	m.line.Stop = "" // once
+	m.rest()
+	m.log.Info("rescue: a shell is here and by `muster shell`; `resume` boots on")
+	m.stamps.put(m.client, wire.Step{Step: wire.StepAgent, Detail: wire.DetailRescue})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		for ctx.Err() == nil {
+			m.consoleShell(ctx)
+		}
+	}()
+	select {
+	case <-ctx.Done():
+	case <-m.resume:
+	}
 }
 
 // stopBefore holds the boot where the command line says so.
@@ -234,15 +258,16 @@ func (m *machine) leave(plan wire.Boot, agent root.Agent, init root.Init) error 
 	return err
 }
 
-// consoleShell runs a shell on the console and returns when it ends.
-func (m *machine) consoleShell() {
+// consoleShell runs a shell on the console and returns when it ends, or with
+// ctx.
+func (m *machine) consoleShell(ctx context.Context) {
 	tty, err := os.OpenFile("/dev/console", os.O_RDWR, 0)
 	if err != nil {
 		time.Sleep(maxDelay)
 		return
 	}
 	defer tty.Close()
-	cmd := exec.Command("/init")
+	cmd := exec.CommandContext(ctx, "/init")
 	cmd.Args = []string{"-sh"}
 	cmd.Env = []string{"PATH=/bin", "HOME=/", "TERM=linux"}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty

@@ -164,7 +164,7 @@ func (m *machine) rest() {
 func (m *machine) standStill() {
 	m.rest()
 	for {
-		m.consoleShell()
+		m.consoleShell(context.Background())
 		time.Sleep(time.Second)
 	}
 }

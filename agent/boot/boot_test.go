@@ -32,7 +32,7 @@ func TestParseLine(t *testing.T) {
 		"muster.head=http://h muster.ca=12":   "SHA-256",
 		"muster.head=http://h muster.mac=1:2": "MAC",
 		"muster.head=http://h muster.https=http://h": "https URL",
-		"muster.head=http://h muster.stop=dhcp":      "image or root",
+		"muster.head=http://h muster.stop=dhcp":      "image, root or rescue",
 	} {
 		if _, err := ParseLine(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want something about %q", text, err, want)

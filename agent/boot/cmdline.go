@@ -57,8 +57,8 @@ func ParseLine(text string) (Line, error) {
 			}
 			l.MAC = mac
 		case wire.CmdlineStop:
-			if l.Stop = value; value != wire.StepImage && value != wire.StepRoot {
-				bad(wire.StepImage + " or " + wire.StepRoot)
+			if l.Stop = value; value != wire.StepImage && value != wire.StepRoot && value != wire.StopRescue {
+				bad(wire.StepImage + ", " + wire.StepRoot + " or " + wire.StopRescue)
 			}
 		}
 	}

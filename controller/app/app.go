@@ -285,6 +285,7 @@ func (h *Head) parts(done chan error) []service.Part {
 		{Name: "events", Doc: "Tells clients what changes, as it happens.", Listen: h.events.Listen, Run: h.events.Run},
 		{Name: "waitfor", Stage: service.Base, Hidden: true, Run: h.waitfor.Run},
 		{Name: "consoles", Doc: "Holds the serial consoles of nodes open, logs them, and sees machines die.", Run: h.console.Run},
+		h.recoveryPart(),
 		{Name: "library", Doc: "Removes files that nothing uses any more, every hour.", Run: h.library.Run},
 		{Name: "gitrepos", Doc: "Brings git repositories up to date with where they come from.", Run: h.git.Run},
 		h.auth.Socket(),

@@ -1,17 +1,63 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
 
 	"muster/controller/boot"
 	"muster/images/liveiso"
+	"muster/shared/kind"
 	"muster/shared/object"
 	"muster/shared/wire"
 )
+
+// next fills in what a machine boots now: what its attribute says for this boot
+// alone, or else as usual.
+func (d *directory) next(c *boot.Config, n *object.Node) error {
+	look := d.reg.Look()
+	bc, rescue, err := object.BootOnce(look, n)
+	if err != nil {
+		return err
+	}
+	if bc == nil {
+		if bc, err = object.BootconfigOf(look, n); err != nil {
+			return err
+		}
+		return d.config(c, n, bc)
+	}
+	c.Once, _ = n.Attributes[object.AttrBootOnce].(string)
+	if err := d.config(c, n, bc); err != nil || !bc.BootsImage() {
+		return err
+	}
+	// The agent asks later, when the attribute is gone.
+	c.Cmdline += " " + wire.CmdlineConfig + "=" + bc.UID
+	if rescue {
+		c.Cmdline += " " + wire.CmdlineStop + "=" + wire.StopRescue
+	}
+	return nil
+}
+
+// Served implements boot.Journal: the node boots as usual from here on. What an
+// admin has asked for meanwhile stays.
+func (d *directory) Served(ctx context.Context, uid, once string) error {
+	err := d.reg.Modify(ctx, headAuthor, object.KindNode, uid, func(_ kind.Tx, obj kind.Object) error {
+		n := obj.(*object.Node)
+		if n.Attributes[object.AttrBootOnce] == once {
+			n.Attributes = maps.Clone(n.Attributes)
+			delete(n.Attributes, object.AttrBootOnce)
+		}
+		return nil
+	})
+	if err == nil {
+		d.fleet.Stamp(uid, wire.Step{Step: wire.StepFirmware, Detail: "once " + once})
+	}
+	return err
+}
 
 // config fills in what a machine boots by its boot configuration, as far as it
 // is the firmware's to know.

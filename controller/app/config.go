@@ -42,6 +42,7 @@ type Config struct {
 	DNSUpstreams  string `key:"dns-upstreams" help:"resolvers that DNS asks for other names, with commas; those of /etc/resolv.conf when empty, \"none\" for none"`
 	ConsoleSize   int    `key:"console-log-size" help:"how large a file of a console's log gets, in KiB, until the next one is begun"`
 	ConsoleFiles  int    `key:"console-log-files" help:"how many files are kept of each console's log"`
+	RecoverRate   int    `key:"recover-rate" help:"how many nodes that do not come up are switched off and on in a minute, at most"`
 	AuditRecords  int    `key:"audit-records" help:"how many records the audit trail keeps"`
 	AuditDays     int    `key:"audit-days" help:"for how many days the audit trail keeps a record"`
 	Metrics       string `key:"metrics" help:"address and port that gives the metrics to anybody who reaches it, such as 127.0.0.1:9180; none when empty, the API gives them with a token"`
@@ -54,7 +55,7 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		Data: "/var/lib/muster", HTTP: "0.0.0.0:8080", HTTPS: "0.0.0.0:8443", IPXE: "/usr/lib/ipxe", GRUB: bootiso.DefaultGRUB,
-		Lease: "24h", ReportEvery: 10, ConsoleSize: 1024, ConsoleFiles: 4, AuditRecords: 100_000, AuditDays: 365, LogLevel: "info",
+		Lease: "24h", ReportEvery: 10, ConsoleSize: 1024, ConsoleFiles: 4, RecoverRate: 10, AuditRecords: 100_000, AuditDays: 365, LogLevel: "info",
 	}
 }
 
@@ -172,6 +173,9 @@ func (c *Config) check() error {
 	}
 	if c.ConsoleSize < 4 || c.ConsoleSize > 4<<20 || c.ConsoleFiles < 1 || c.ConsoleFiles > 100 {
 		return fmt.Errorf("--console-log-size %d and --console-log-files %d must be from 4 KiB to 4 GiB, and from 1 to 100", c.ConsoleSize, c.ConsoleFiles)
+	}
+	if c.RecoverRate < 1 || c.RecoverRate > 1000 {
+		return fmt.Errorf("--recover-rate %d is not between 1 and 1000 nodes in a minute", c.RecoverRate)
 	}
 	if c.AuditRecords < 1 || c.AuditDays < 1 || c.AuditDays > 36_500 {
 		return fmt.Errorf("--audit-records %d and --audit-days %d must be positive, and a century is the most", c.AuditRecords, c.AuditDays)

@@ -110,19 +110,13 @@ func (d *directory) Admit(ctx context.Context, mac net.HardwareAddr, arch string
 }
 
 func (d *directory) machine(n *object.Node) boot.Machine {
-	look := d.reg.Look()
 	shown := d.reg.Show(object.KindNode, n).(*object.Node)
 	mac, _ := net.ParseMAC(n.MAC)
 	m := boot.Machine{UID: n.UID, Name: n.Name, MAC: mac, Hostname: shown.Hostname, Domain: shown.Domain}
 	if n.IP != nil {
 		m.IP, _ = netip.ParseAddr(*n.IP)
 	}
-	bc, err := object.BootconfigOf(look, n)
-	if err != nil {
-		m.Problem = err.Error()
-		return m
-	}
-	if err := d.config(&m.Config, n, bc); err != nil {
+	if err := d.next(&m.Config, n); err != nil {
 		m.Problem = err.Error()
 	}
 	return m

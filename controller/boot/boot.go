@@ -90,8 +90,9 @@ type Config struct {
 	Initrds []File // unpacked in this order; each must be padded to 4 bytes
 	Cmdline string // of the boot config; see ipxe for what it must not hold
 	Style   string
-	San     *San // boots this disk, and nothing else of Config counts
-	Foreign bool // no initramfs of muster: it gets no key, and no arguments beside Cmdline
+	San     *San   // boots this disk, and nothing else of Config counts
+	Once    string // what it is for this boot alone, to be handed to Journal.Served
+	Foreign bool   // no initramfs of muster: it gets no key, and no arguments beside Cmdline
 }
 
 // StyleNext leaves the machine to its next boot device.
@@ -134,6 +135,9 @@ type Journal interface {
 	// answer that was lost. Letters, digits, - and _ only.
 	Mint(uid string, addr netip.Addr) (key string, ok bool)
 	Stamp(uid string, s wire.Step)
+	// Served says that a machine was told to boot what it boots Once: the next
+	// time it is told something else.
+	Served(ctx context.Context, uid, once string) error
 }
 
 // AddressesOf gives the IPv4 networks of an interface, each with the

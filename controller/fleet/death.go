@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
+	"strconv"
 	"time"
 
 	"muster/shared/object"
@@ -95,4 +97,66 @@ func (f *Fleet) verdict(uid string, number int, s wire.Step) {
 	}
 	b.add(s)
 	f.touch(uid, n)
+}
+
+// Condition is what there is to know of a node that may need help.
+type Condition struct {
+	State  string
+	Since  time.Time
+	Reason string
+	Dead   bool        // its console said so, and nothing came after that
+	Rescue bool        // it waits in its rescue shell
+	Given  bool        // the head gave it up, and nothing came after that
+	Tried  []time.Time // when the head switched it off and on
+	Busy   string      // what ran there when it last reported
+}
+
+// Condition gives a node's.
+func (f *Fleet) Condition(uid string) Condition {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[uid]
+	if n == nil {
+		return Condition{State: Unknown}
+	}
+	c := Condition{State: f.notice(uid, n), Since: n.since, Busy: n.busy()}
+	c.Reason = n.reason(c.State)
+	for _, b := range n.boots {
+		for _, s := range b.Steps {
+			if s.Step == wire.StepRecover && s.Error == "" {
+				c.Tried = append(c.Tried, s.Time)
+			}
+		}
+	}
+	if b := n.current(); b != nil {
+		last := b.last()
+		c.Dead = last.Step == wire.StepConsole
+		c.Given = last.Step == wire.StepRecover && last.Error != ""
+		c.Rescue = n.link != nil && last.Step == wire.StepAgent && last.Detail == wire.DetailRescue
+	}
+	return c
+}
+
+// busy says what of a node's last status may not be interrupted. f.mu is held.
+func (n *node) busy() string {
+	for _, what := range []string{"jobs", "users"} {
+		var list []json.RawMessage
+		// Of another form, or not there: then nothing is known to run.
+		if json.Unmarshal(n.status.entries[what], &list) == nil && len(list) > 0 {
+			return strconv.Itoa(len(list)) + " " + what
+		}
+	}
+	return ""
+}
+
+// Recovered notes what the head does about a node that does not come up, or why
+// it does no more.
+func (f *Fleet) Recovered(uid, detail, failure string) {
+	f.mu.Lock()
+	number := 0
+	if n := f.nodes[uid]; n != nil && n.current() != nil {
+		number = n.current().Number
+	}
+	f.mu.Unlock()
+	f.verdict(uid, number, wire.Step{Step: wire.StepRecover, Detail: detail, Error: failure})
 }

@@ -20,6 +20,7 @@ type order struct {
 	action  bmc.Action
 	steps   []step
 	retries int           // of what a BMC did not answer
+	forced  bool          // as Force, but it ends no order that is under way
 	answer  time.Duration // that a BMC has for an answer; 0 leaves it callTime at each way to it
 }
 

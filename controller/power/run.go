@@ -55,7 +55,7 @@ func (s *switching) run(ctx context.Context) (string, error) {
 		return "", fault.New(fault.Conflict, "The node %s is off, so it cannot be reset; switch it on.", s.node.Name)
 	case state == bmc.Off:
 		return s.on(ctx, bmc.PowerOn)
-	case s.order.action == bmc.Cycle && !s.order.Force:
+	case s.order.action == bmc.Cycle && !s.order.Force && !s.order.forced:
 		if step, err := s.off(ctx); err != nil {
 			return step, err
 		}

@@ -12,6 +12,7 @@ import (
 // configuration names.
 const (
 	AttrBootConfig = "_boot_config" // which boot configuration
+	AttrBootOnce   = "_boot_once"   // of a node alone: which one its next boot takes, with Rescue before it or not
 	AttrBootStyle  = "_boot_style"  // instead of the boot configuration's style
 	AttrSanboot    = "_ipxe_sanboot"
 	AttrDiskRoot   = "_disk_root"  // of the style disked: the device that becomes the root
@@ -22,16 +23,42 @@ const (
 // BootconfigOf gives the boot configuration that a node's attributes name, in
 // the style that they say.
 func BootconfigOf(look kind.Look, n *Node) (*Bootconfig, error) {
-	name := Attribute(look, n, AttrBootConfig)
+	return bootconfigBy(look, n, AttrBootConfig, Attribute(look, n, AttrBootConfig))
+}
+
+// Rescue before a boot configuration in AttrBootOnce has the machine stop in a
+// shell before it fetches the image; alone it does so with the usual one.
+const Rescue = "rescue:"
+
+// BootOnce gives what a node's next boot takes, and only that; nil where it is
+// as usual.
+func BootOnce(look kind.Look, n *Node) (bc *Bootconfig, rescue bool, err error) {
+	value, _ := n.Attributes[AttrBootOnce].(string)
+	if value == "" {
+		return nil, false, nil
+	}
+	name, rescue := strings.CutPrefix(value, Rescue)
 	if name == "" {
-		return nil, fault.New(fault.Conflict, "the node has no attribute %s, which names its boot configuration", AttrBootConfig)
+		bc, err = BootconfigOf(look, n)
+	} else {
+		bc, err = bootconfigBy(look, n, AttrBootOnce, name)
+	}
+	if err == nil && (bc.Installs() || rescue && !bc.BootsImage()) {
+		err = fault.New(fault.Conflict, "the node's attribute %s is %q, but the boot configuration %s boots no image of muster's", AttrBootOnce, value, bc.Name)
+	}
+	return bc, rescue, err
+}
+
+func bootconfigBy(look kind.Look, n *Node, attribute, name string) (*Bootconfig, error) {
+	if name == "" {
+		return nil, fault.New(fault.Conflict, "the node has no attribute %s, which names its boot configuration", attribute)
 	}
 	o, ok := look.Find(KindBootconfig, "name", name)
 	if !ok {
 		o, ok = look.Get(KindBootconfig, name)
 	}
 	if !ok {
-		return nil, fault.New(fault.Conflict, "the node's attribute %s names the boot configuration %q, which does not exist", AttrBootConfig, name)
+		return nil, fault.New(fault.Conflict, "the node's attribute %s names the boot configuration %q, which does not exist", attribute, name)
 	}
 	return o.(*Bootconfig).StyledFor(look, n)
 }

@@ -46,8 +46,15 @@ const (
 	CmdlineConfig = "muster.config" // UID of a boot config to boot instead of the node's own
 	CmdlineImage  = "muster.image"  // UID of an image to boot instead of the boot config's own
 	CmdlineMAC    = "muster.mac"    // the interface that the firmware booted from
-	CmdlineStop   = "muster.stop"   // name of a step to stop before, for debugging: "image" or "root"
+	CmdlineStop   = "muster.stop"   // name of a step to stop before, for debugging: "image" or "root"; or StopRescue
 )
+
+// StopRescue stops before the image, on purpose: it counts as no failure.
+const StopRescue = "rescue"
+
+// DetailRescue is the detail of StepAgent of a machine that waits in its rescue
+// shell.
+const DetailRescue = "rescue shell"
 
 // KeyAsk stands for a key on a command line that no script made, such as that
 // on an ISO: the agent asks for one.

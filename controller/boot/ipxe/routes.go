@@ -68,13 +68,16 @@ func (c Config) script(w http.ResponseWriter, r *http.Request) error {
 	}
 	// A script that starts over says why: one stamp for all its attempts.
 	c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepFirmware, Detail: agent(r), Error: failure(r)})
+	if m.Config.Style != boot.StyleNext && m.Config.San == nil {
+		return send(w, load(c.Head, m))
+	}
+	if err := c.served(r, m); err != nil {
+		return err
+	}
 	if m.Config.Style == boot.StyleNext {
 		return send(w, next(m))
 	}
-	if m.Config.San != nil {
-		return send(w, san(c.Head, m))
-	}
-	return send(w, load(c.Head, m))
+	return send(w, san(c.Head, m))
 }
 
 func (c Config) start(w http.ResponseWriter, r *http.Request) error {
@@ -95,8 +98,19 @@ func (c Config) start(w http.ResponseWriter, r *http.Request) error {
 		return send(w, wait(c.Head, m, "no boot is open for this address: the head has seen no DHCP request of its firmware since the last boot",
 			"ifconf --configurator dhcp netX ||\n"))
 	}
+	if err := c.served(r, m); err != nil {
+		return err
+	}
 	c.Journal.Stamp(m.UID, wire.Step{Step: wire.StepKernel, Detail: m.Config.Kernel.Name})
 	return send(w, start(c.Head, m, key))
+}
+
+// served notes that a machine is told what it boots once.
+func (c Config) served(r *http.Request, m boot.Machine) error {
+	if m.Config.Once == "" {
+		return nil
+	}
+	return c.Journal.Served(r.Context(), m.UID, m.Config.Once)
 }
 
 var (
