@@ -20,6 +20,7 @@ import (
 	"strings"
 
 	"muster/images/squashfs"
+	"muster/shared/filesystem"
 )
 
 // Form is what kind of source an image was made from.
@@ -189,11 +190,7 @@ func (j *job) finish(out string) error {
 	if err := errors.Join(f.Chmod(0o644), f.Sync(), os.Rename(j.out, out)); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(out))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return filesystem.SyncDir(filepath.Dir(out))
 }
 
 // warn keeps what the tools complained about without failing.

@@ -57,7 +57,10 @@ func (j *job) result(err error, said *tail) error {
 		j.warn(said.String())
 		return nil
 	}
-	if text := lastLines(said.String()); text != "" {
+	text := lastLines(said.String())
+	if strings.Contains(text, "No space left on device") {
+		err = syscall.ENOSPC // so that a caller can tell; the tool's language is C
+	} else if text != "" {
 		return fmt.Errorf("mksquashfs: %s", text)
 	}
 	return fmt.Errorf("mksquashfs: %w", err)

@@ -23,6 +23,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"muster/shared/filesystem"
 )
 
 // The files of a state directory, mode 0600.
@@ -119,12 +121,7 @@ func write(dir, name, kind string, blocks ...[]byte) error {
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return filesystem.SyncDir(dir)
 }
 
 // ParseCA gives the first certificate authority in a PEM text.

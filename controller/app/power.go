@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -48,25 +47,17 @@ func (c commander) Run(ctx context.Context, uid, by, command string) error {
 		return err
 	}
 	var said []byte
-	buf := make([]byte, wire.MaxFrame)
-	for {
-		frame, payload, err := wire.ReadFrame(stream, buf)
-		if err != nil {
-			return ctx.Err() // the link broke off: the system goes down
-		}
-		if frame != wire.FrameExit {
-			said = append(said, payload[:min(len(payload), maxSaid-len(said))]...)
-			continue
-		}
-		var exit wire.Exit
-		switch err := json.Unmarshal(payload, &exit); {
-		case err != nil:
-			return err
-		case exit.Error != "":
-			return errors.New(exit.Error)
-		case exit.Status != 0:
-			return fmt.Errorf("status %d: %s", exit.Status, said)
-		}
+	exit, err := wire.ReadOutput(stream, func(_ wire.FrameKind, p []byte) error {
+		said = append(said, p[:min(len(p), maxSaid-len(said))]...)
 		return nil
+	})
+	switch {
+	case err != nil:
+		return ctx.Err() // the link broke off: the system goes down
+	case exit.Error != "":
+		return errors.New(exit.Error)
+	case exit.Status != 0:
+		return fmt.Errorf("status %d: %s", exit.Status, said)
 	}
+	return nil
 }

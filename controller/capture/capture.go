@@ -10,9 +10,7 @@ package capture
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -24,6 +22,7 @@ import (
 	"muster/controller/api"
 	"muster/images"
 	"muster/shared/fault"
+	"muster/shared/filesystem"
 	"muster/shared/kind"
 	"muster/shared/object"
 	"muster/shared/wire"
@@ -144,8 +143,11 @@ func (c *Capture) run(ctx context.Context, by kind.Author, node *object.Node, cm
 	}
 	squash := filepath.Join(work, "image")
 	info, err := images.ImportSystem(ctx, archive, squash, nil)
+	if filesystem.IsFull(err) {
+		return filesystem.Full(err)
+	}
 	if err != nil {
-		return fault.New(fault.Conflict, "What node %s sent could not be made an image: %w", node.Name, err)
+		return fault.New(fault.Conflict, "What node %s sent could not be made an image: %w", node.Name, errors.Unwrap(err)) // without the path of the archive
 	}
 	if err := os.Remove(archive); err != nil {
 		return err
@@ -176,7 +178,7 @@ func (c *Capture) receive(ctx context.Context, node *object.Node, cmd wire.Exec,
 	if err := wire.WriteFrame(stream, wire.FrameStdin, nil); err != nil {
 		return fault.New(fault.Upstream, "The connection to node %s broke off: %w", node.Name, err)
 	}
-	exit, said, err := copyOutput(out, stream)
+	exit, said, err := copyOutput(filesystem.Writer(out, path), stream)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -194,28 +196,20 @@ func (c *Capture) receive(ctx context.Context, node *object.Node, cmd wire.Exec,
 const maxSaid = 2 << 10
 
 func copyOutput(to io.Writer, stream io.Reader) (exit wire.Exit, said string, err error) {
-	buf := make([]byte, wire.MaxFrame)
-	for total := int64(0); ; {
-		kind, payload, err := wire.ReadFrame(stream, buf)
-		if err != nil {
-			return exit, said, err
-		}
-		switch kind {
-		case wire.FrameStdout:
-			if total += int64(len(payload)); total > maxArchive {
-				return exit, said, fault.New(fault.TooLarge, "The node sends more than %d bytes; exclude what does not belong into an image.", int64(maxArchive))
-			}
-			if _, err := to.Write(payload); err != nil {
-				return exit, said, fault.New(fault.Unavailable, "The head cannot keep what the node sends: %w", err)
-			}
-		case wire.FrameStderr:
-			said += string(payload)
+	total := 0
+	exit, err = wire.ReadOutput(stream, func(kind wire.FrameKind, p []byte) error {
+		if kind == wire.FrameStderr {
+			said += string(p)
 			said = said[max(0, len(said)-maxSaid):]
-		case wire.FrameExit:
-			if err := json.Unmarshal(payload, &exit); err != nil {
-				return exit, said, fmt.Errorf("the agent's last word cannot be read: %w", err)
-			}
-			return exit, said, nil
+			return nil
 		}
-	}
+		if total += len(p); total > maxArchive {
+			return fault.New(fault.TooLarge, "The node sends more than %d bytes; exclude what does not belong into an image.", int64(maxArchive))
+		}
+		if _, err := to.Write(p); err != nil {
+			return fault.Of(filesystem.Full(err)) // the head's mistake, not the node's
+		}
+		return nil
+	})
+	return exit, said, err
 }

@@ -248,28 +248,19 @@ func begin(w http.ResponseWriter) {
 // relay sends output as it comes, and gives the exit. What is sent waits for
 // the client: a slow one slows the command, nothing piles up here.
 func relay(w http.ResponseWriter, stream io.Reader) (wire.Exit, error) {
-	var exit wire.Exit
-	buf := make([]byte, wire.MaxFrame)
 	begun := false
-	for {
-		kind, payload, err := wire.ReadFrame(stream, buf)
-		if err != nil {
-			return exit, err
-		}
+	exit, err := wire.ReadOutput(stream, func(_ wire.FrameKind, p []byte) error {
 		if !begun {
 			begun = true
 			begin(w)
 		}
-		switch kind {
-		case wire.FrameStdout, wire.FrameStderr:
-			if _, err := w.Write(payload); err != nil {
-				return exit, err
-			}
-			if err := http.NewResponseController(w).Flush(); err != nil {
-				return exit, err
-			}
-		case wire.FrameExit:
-			return exit, json.Unmarshal(payload, &exit)
+		if _, err := w.Write(p); err != nil {
+			return err
 		}
+		return http.NewResponseController(w).Flush()
+	})
+	if err == nil && !begun {
+		begin(w)
 	}
+	return exit, err
 }

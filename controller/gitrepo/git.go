@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"muster/shared/fault"
+	"muster/shared/filesystem"
 )
 
 // settings is all the configuration that git sees: neither the system's nor a
@@ -185,7 +186,11 @@ func (g *git) do(ctx context.Context, r run) ([]byte, error) {
 		return nil, ctx.Err()
 	case errors.Is(err, exec.ErrWaitDelay): // it ended well, only its input did not
 	case err != nil:
-		return nil, &failure{command: r.args[0], stderr: readable(errs.buf.String()), err: err}
+		said := readable(errs.buf.String())
+		if strings.Contains(said, "No space left on device") { // LC_ALL is C
+			err = errors.Join(err, unix.ENOSPC)
+		}
+		return nil, filesystem.Full(&failure{command: r.args[0], stderr: said, err: err})
 	case out.over:
 		return nil, fmt.Errorf("git %s has more than %d MiB to say", r.args[0], maxOutput>>20)
 	}

@@ -103,12 +103,12 @@ func (m remote) explain(ctx, limited context.Context, err error, room int64) err
 		return ctx.Err()
 	case limited.Err() != nil:
 		return fault.New(fault.Timeout, "%s did not send everything within %s.", m.shown(), fetchTime)
-	case !errors.As(err, &f):
+	case !errors.As(err, &f), fault.Is(err, fault.Full):
 		return err
 	case m.confined && redirected.MatchString(f.stderr):
 		return fault.New(fault.Conflict, "%s redirects, which is followed only where an admin with %s named the remote: write the address that it leads to.", m.shown(), object.RoleFullAdmin)
 	case strings.Contains(f.stderr, "signal 25") || strings.Contains(f.stderr, "File too large"):
-		return fault.New(fault.Conflict, "%s sends more than the %d MiB that there is room for.", m.shown(), room>>20)
+		return fault.New(fault.Full, "%s sends more than the %d MiB that there is room for.", m.shown(), room>>20)
 	}
 	return &fault.Error{Code: fault.Upstream, Reason: fmt.Sprintf("%s cannot be fetched: %s", m.shown(), f.stderr), Err: err}
 }

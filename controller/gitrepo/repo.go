@@ -17,12 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"muster/shared/fault"
+	"muster/shared/filesystem"
 )
 
 // Bounds on one repository.
 const (
 	maxRepo  = 50 << 30 // bytes on disk, the work trees included
-	keepFree = 1 << 30  // bytes that stay free for the rest of the head
 	lockWait = time.Minute
 )
 
@@ -169,16 +169,15 @@ func (r *repo) room() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var disk unix.Statfs_t
-	if err := unix.Statfs(r.dir, &disk); err != nil {
+	free, err := filesystem.Room(r.dir)
+	if err != nil {
 		return 0, err
 	}
-	free := int64(disk.Bavail)*disk.Bsize - keepFree
 	if left := min(maxRepo-used, free); left > 0 {
 		return left, nil
 	}
 	if free <= 0 {
-		return 0, fault.New(fault.Unavailable, "The disk of the head's data directory is full: less than %d MiB are free.", keepFree>>20)
+		return 0, filesystem.Full(unix.ENOSPC)
 	}
 	return 0, fault.New(fault.Conflict, "The repository has %d GiB on disk, which is all that one may have.", used>>30)
 }

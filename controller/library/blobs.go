@@ -21,11 +21,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
-	"syscall"
 	"time"
 
 	"muster/images/pack"
 	"muster/shared/fault"
+	"muster/shared/filesystem"
 	"muster/shared/object"
 )
 
@@ -107,7 +107,7 @@ func (b *Blobs) receive(r io.Reader, limit int64, now time.Time) (*os.File, *obj
 // fill writes what comes, and names it.
 func fill(tmp *os.File, r io.Reader, limit int64, now time.Time) (*object.File, error) {
 	long, short := sha256.New(), sha1.New()
-	size, err := io.Copy(io.MultiWriter(tmp, long, short), io.LimitReader(r, limit+1))
+	size, err := io.Copy(io.MultiWriter(filesystem.Writer(tmp, tmp.Name()), long, short), io.LimitReader(r, limit+1))
 	switch {
 	case err != nil && isDisk(err):
 		return nil, diskFault(err)
@@ -140,20 +140,11 @@ func (b *Blobs) settle(tmp *os.File, digest string) error {
 		return err
 	}
 	for _, d := range []string{dir, b.dir} {
-		if err := syncDir(d); err != nil {
+		if err := filesystem.SyncDir(d); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // keep protects a file from Sweep until release is called.
@@ -211,8 +202,8 @@ func isDisk(err error) bool {
 // diskFault says that the head cannot store the file, which is not the
 // client's mistake.
 func diskFault(err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		return fault.New(fault.Full, "The head's disk is full; make room and upload again. What was stored before is unchanged.")
+	if filesystem.IsFull(err) {
+		return filesystem.Full(err)
 	}
 	return fmt.Errorf("storing an upload: %w", err)
 }

@@ -160,6 +160,29 @@ func WriteFrame(w io.Writer, kind FrameKind, payload []byte) error {
 	return err
 }
 
+// ReadOutput reads an exec stream to its end: it hands each piece of output to
+// fn, whose error ends it and which must not keep the piece, and gives the exit.
+func ReadOutput(stream io.Reader, fn func(kind FrameKind, p []byte) error) (exit Exit, err error) {
+	buf := make([]byte, MaxFrame)
+	for {
+		kind, payload, err := ReadFrame(stream, buf)
+		if err != nil {
+			return exit, err
+		}
+		switch kind {
+		case FrameStdout, FrameStderr:
+			if err := fn(kind, payload); err != nil {
+				return exit, err
+			}
+		case FrameExit:
+			if err := json.Unmarshal(payload, &exit); err != nil {
+				return exit, fmt.Errorf("the agent's last word cannot be read: %w", err)
+			}
+			return exit, nil
+		}
+	}
+}
+
 // ReadFrame reads one frame into buf, which must hold MaxFrame bytes; the
 // payload is a part of buf.
 func ReadFrame(r io.Reader, buf []byte) (FrameKind, []byte, error) {

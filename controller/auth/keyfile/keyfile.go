@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"muster/shared/filesystem"
 )
 
 // maxSize bounds what Read takes, in bytes: keys and certificates are small.
@@ -88,10 +90,5 @@ func write(path string, data []byte, publish func(from, to string) error) error 
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return filesystem.SyncDir(dir)
 }

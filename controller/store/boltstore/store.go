@@ -29,6 +29,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"muster/controller/store"
+	"muster/shared/filesystem"
 )
 
 const (
@@ -126,7 +127,10 @@ func (s *Store) open() error {
 	})
 	switch {
 	case err == nil:
-		return syncDir(filepath.Dir(s.path))
+		if err := filesystem.SyncDir(filepath.Dir(s.path)); err != nil {
+			return fmt.Errorf("store: cannot sync the directory of the database: %w", err)
+		}
+		return nil
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("store: %s is in use by another process: stop that, or choose another data directory", s.path)
 	case errors.Is(err, errDamaged):
@@ -138,19 +142,6 @@ func (s *Store) open() error {
 		return fmt.Errorf("store: cannot open the database: %w", err)
 	}
 	return s.damaged(err)
-}
-
-// syncDir makes a file just created in dir survive a loss of power.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("store: cannot sync the directory of the database: %w", err)
-	}
-	return nil
 }
 
 // load reads where the feed stands, and lays out a new file.
