@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -174,6 +175,9 @@ func (s *Service) byPassword(w http.ResponseWriter, r *http.Request, user, pass 
 	}
 	err := s.passwords.check(r.Context(), user, pass, addr)
 	attempt.done(err)
+	if cause := errors.Unwrap(err); cause != nil {
+		s.cfg.Log.Warn("a password could not be checked properly", "user", fmt.Sprintf("%.64s", user), "address", addr, "cause", cause)
+	}
 	return err
 }
 

@@ -59,7 +59,7 @@ func newPasswords(helper string) (*passwords, error) {
 // and Forbidden faults are the user's; anything else is the head's.
 func (p *passwords) check(ctx context.Context, user, pass string, from netip.Addr) error {
 	if pass == "" || len(pass) > maxPassword || strings.ContainsRune(pass, 0) {
-		return wrong("") // PAM would take an empty one for an account without
+		return wrong(nil) // PAM would take an empty one for an account without
 	}
 	// A client that hangs up must not get an attempt that nobody counts.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
@@ -75,7 +75,7 @@ func (p *passwords) check(ctx context.Context, user, pass string, from netip.Add
 	case errors.Is(err, fs.ErrNotExist):
 		return &fault.Error{Code: fault.Unavailable, Err: err, Reason: fmt.Sprintf("Passwords cannot be checked: there is no %s; install muster-pam there, or log in on the head through its socket.", p.helper)}
 	case ctx.Err() != nil:
-		return &fault.Error{Code: fault.Unavailable, Err: err, Reason: fmt.Sprintf("PAM did not answer within %v; see how the service `muster` is configured.%s", p.timeout, pamHint())}
+		return &fault.Error{Code: fault.Unavailable, Err: hinted(err), Reason: fmt.Sprintf("PAM did not answer within %v; the head's log has what is known of it.", p.timeout)}
 	case err != nil:
 		return fmt.Errorf("running %s: %w", p.helper, err)
 	}
@@ -83,16 +83,19 @@ func (p *passwords) check(ctx context.Context, user, pass string, from netip.Add
 	case pamOK:
 		return nil
 	case pamWrong:
-		return wrong(pamHint())
+		return wrong(pamHint()) // which only the log gets: outsiders need not know how the head is set up
 	case pamAccount:
 		return fault.New(fault.Forbidden, "The password is right, but the operating system does not let %s in: %s.", user, strings.TrimRight(text, "."))
 	}
-	return fault.New(fault.Unavailable, "PAM could not check the password: %s.%s", text, pamHint())
+	return &fault.Error{Code: fault.Unavailable, Err: hinted(errors.New(text)), Reason: fmt.Sprintf("PAM could not check the password: %s.", text)}
 }
 
-func wrong(hint string) error {
-	return fault.New(fault.Unauthenticated, "Wrong user name or password.%s", hint)
+// wrong says no more than that; the log gets what may be the reason.
+func wrong(hint error) error {
+	return &fault.Error{Code: fault.Unauthenticated, Err: hint, Reason: "Wrong user name or password."}
 }
+
+func hinted(err error) error { return errors.Join(err, pamHint()) }
 
 func host(a netip.Addr) string {
 	if !a.IsValid() {
@@ -102,14 +105,14 @@ func host(a netip.Addr) string {
 }
 
 // pamHint says what to create where PAM has no file for the service and so
-// falls back to "other", which denies everything on many systems.
-func pamHint() string {
+// falls back to "other", which denies everything on many systems; else nil.
+func pamHint() error {
 	for _, dir := range []string{"/etc/pam.d", "/usr/lib/pam.d"} {
 		if _, err := os.Stat(filepath.Join(dir, "muster")); err == nil {
-			return ""
+			return nil
 		}
 	}
-	return " The file /etc/pam.d/muster is missing on the head, so PAM uses its service `other`: create it with `muster-pam --pam-file > /etc/pam.d/muster`."
+	return errors.New("the file /etc/pam.d/muster is missing, so PAM uses its service `other`: create it with `muster-pam --pam-file > /etc/pam.d/muster`")
 }
 
 // run gives the helper's exit status (-1 when it was killed) and the first

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,10 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 	if !websocket.IsWebSocketUpgrade(r) {
 		return fault.Invalidf("This path takes only a websocket.")
 	}
+	if err := compatible(r.Header); err != nil {
+		f.opt.Log.Warn("an agent was refused", "node", uid, "address", r.RemoteAddr, "error", err)
+		return err
+	}
 	serial := f.serial(uid)
 	up := websocket.Upgrader{HandshakeTimeout: helloTime, ReadBufferSize: 4096, WriteBufferSize: 4096}
 	ws, err := up.Upgrade(w, r, nil)
@@ -74,6 +79,10 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	defer f.detach(uid, l)
+	f.opt.Log.Debug("an agent is linked", "node", uid, "address", r.RemoteAddr, "agent", hello.Agent, "wire", hello.Version)
+	if hello.Stopped != "" {
+		f.opt.Log.Warn("a boot is held up", "node", uid, "why", clip(hello.Stopped))
+	}
 	for {
 		// Version 1 has no streams from the agent: refuse what comes.
 		stream, err := session.AcceptStream()
@@ -82,6 +91,19 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 		}
 		stream.Close()
 	}
+}
+
+// compatible refuses an agent that speaks a newer protocol than this head. One
+// that does not say which speaks as the first did.
+func compatible(h http.Header) error {
+	said := h.Get(wire.HeaderVersion)
+	if said == "" {
+		return nil
+	}
+	if v, err := strconv.Atoi(said); err != nil || v < 1 || v > wire.Version {
+		return fault.New(fault.Conflict, "The agent (%.64q) speaks version %.20q of the protocol between agent and head, this head 1 to %d: install the agent of this head on the node, or a newer head.", h.Get(wire.HeaderAgent), said, wire.Version)
+	}
+	return nil
 }
 
 func (f *Fleet) greet(ws *websocket.Conn, n *object.Node) (wire.Hello, error) {
