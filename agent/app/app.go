@@ -30,6 +30,8 @@ const usage = `muster-agent keeps a node connected to the head of its cluster.
       many light agents, each with an address of its own, for tests and sizing
   muster-agent pull --head URL [--bind IP] --image NAME[:VERSION] --form tree|squash --into PATH [--cache DIR] [--no-peers] [--json]
       fetch an image as a boot would, and what the cache has of it from there
+  muster-agent seed --head URL [--bind IP] --cache DIR
+      offer what was pulled into a cache to other nodes, until stopped
   muster-agent version
 
 As /init, or as process 1 elsewhere, it boots the machine as the muster.* keys
@@ -58,6 +60,8 @@ func Main(args []string, version string) int {
 		return status(simulateCommand(args[2:], version, os.Stderr))
 	case "pull":
 		return status(pullCommand(args[2:], version, os.Stdout, os.Stderr))
+	case "seed":
+		return status(seedCommand(args[2:], version, os.Stderr))
 	case stream.Verb: // started by the agent as /init
 		return status(streamCommand())
 	case "version", "--version":

@@ -20,6 +20,7 @@ import (
 
 	"muster/agent/head"
 	"muster/agent/identity"
+	"muster/agent/peer"
 	"muster/agent/pull"
 )
 
@@ -31,6 +32,7 @@ type pullOptions struct {
 	image, version string
 	form           pull.Form
 	into, cache    string
+	state          string
 	noPeers, json  bool
 }
 
@@ -53,7 +55,8 @@ func parsePull(args []string, stderr io.Writer) (pullOptions, error) {
 	form := f.String("form", string(pull.Tree), "`tree` for files below a directory, squash for one file")
 	f.StringVar(&o.into, "into", "", "the `directory` or file to write")
 	f.StringVar(&o.cache, "cache", "", "`directory` with what was pulled before")
-	f.BoolVar(&o.noPeers, "no-peers", false, "fetch from the head only")
+	f.StringVar(&o.state, "state", "", "`directory` with the node's certificate, which an https head may want to see before it introduces other nodes")
+	f.BoolVar(&o.noPeers, "no-peers", false, "fetch from the head only, and give nothing to others")
 	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
 	if err := f.Parse(args); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
@@ -62,13 +65,8 @@ func parsePull(args []string, stderr io.Writer) (pullOptions, error) {
 		return o, err
 	}
 	var err error
-	if o.head, err = url.Parse(*headURL); err != nil || o.head.Hostname() == "" || o.head.Scheme != "http" && o.head.Scheme != "https" {
-		return o, usageError{fmt.Errorf("--head %q: want the head's URL, such as http://10.0.0.1:8080", *headURL)}
-	}
-	if *bind != "" {
-		if o.bind, err = netip.ParseAddr(*bind); err != nil {
-			return o, usageError{fmt.Errorf("--bind: %w", err)}
-		}
+	if o.head, o.bind, err = place(*headURL, *bind); err != nil {
+		return o, err
 	}
 	o.image, o.version, _ = strings.Cut(*image, ":")
 	o.form = pull.Form(*form)
@@ -96,11 +94,11 @@ func pullCommand(args []string, version string, stdout, stderr io.Writer) error 
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	dialer := head.Dialer{Bind: o.bind, Version: version}
 	source := pull.New(strings.TrimRight(o.head.String(), "/"), dialer)
-	if o.head.Scheme == "https" {
-		trust, err := trusted(ctx, o, dialer)
-		if err != nil {
-			return err
-		}
+	trust, err := trusted(ctx, o, dialer)
+	if err != nil {
+		return err
+	}
+	if trust != nil {
 		source.Client = &http.Client{Transport: dialer.Transport(trust)}
 	}
 	source.Trouble = func(err error) { log.Warn(err.Error()) }
@@ -109,6 +107,14 @@ func pullCommand(args []string, version string, stdout, stderr io.Writer) error 
 		if p.Cache, err = pull.OpenCache(o.cache, log); err != nil {
 			return fmt.Errorf("--cache %s: %w", o.cache, err)
 		}
+	}
+	if !o.noPeers {
+		fellows, err := joinPeers(ctx, head.New(source.Head, dialer, trust), p.Cache, dialer, log)
+		if err != nil {
+			return err
+		}
+		defer fellows.leave(ctx)
+		p.Peers = peer.NewSwarm(fellows.group, source, dialer)
 	}
 	image, err := source.Find(ctx, o.image, o.version)
 	if err != nil {
@@ -131,9 +137,18 @@ func pullCommand(args []string, version string, stdout, stderr io.Writer) error 
 	return err
 }
 
-// trusted is the TLS of an https head.
+// trusted is the TLS of an https head, nil for http.
 func trusted(ctx context.Context, o pullOptions, d head.Dialer) (*tls.Config, error) {
+	if o.head.Scheme != "https" {
+		return nil, nil
+	}
 	id := &identity.Identity{}
+	var err error
+	if o.state != "" {
+		if id, err = identity.Load(o.state); err != nil {
+			return nil, err
+		}
+	}
 	if o.ca != "" {
 		text, err := os.ReadFile(o.ca)
 		if err != nil {
@@ -142,11 +157,9 @@ func trusted(ctx context.Context, o pullOptions, d head.Dialer) (*tls.Config, er
 		if id.CA, err = identity.ParseCA(text); err != nil {
 			return nil, fmt.Errorf("--ca %s: %w", o.ca, err)
 		}
-		return id.TLS(), nil
 	}
-	var err error
-	if id.CA, err = identity.TrustOnFirstUse(ctx, d, o.head.String()); err != nil {
-		return nil, err
+	if id.CA == nil {
+		id.CA, err = identity.TrustOnFirstUse(ctx, d, o.head.String())
 	}
-	return id.TLS(), nil
+	return id.TLS(), err
 }

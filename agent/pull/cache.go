@@ -22,6 +22,7 @@ import (
 type Cache struct {
 	dir   string
 	store *pack.Store
+	shelf shelf
 }
 
 const (
@@ -38,11 +39,8 @@ func OpenCache(dir string, log *slog.Logger) (*Cache, error) {
 		return nil, err
 	}
 	store, err := pack.Open(filepath.Join(dir, "chunks"), pack.Options{Log: log, Volatile: true})
-	return &Cache{dir, store}, err
+	return &Cache{dir: dir, store: store}, err
 }
-
-// Store gives the cache's chunks, for those who serve them to others.
-func (c *Cache) Store() *pack.Store { return c.store }
 
 func (c *Cache) indexFile(f Form, digest string) string {
 	return filepath.Join(c.dir, indexDir, string(f)+"-"+digest)
@@ -210,7 +208,7 @@ func (c *Cache) get(r *reader, want chunk.Ref) (Got, bool) {
 	if e == chunk.Zstd {
 		r.content = content
 	}
-	return Got{content, stored, e}, true
+	return Got{Content: content, Stored: stored, Encoding: e}, true
 }
 
 // wrote says whether a directory was written from this cache before, so that

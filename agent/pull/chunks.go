@@ -22,6 +22,7 @@ type Got struct {
 	Content  []byte
 	Stored   []byte
 	Encoding chunk.Encoding
+	Head     bool // it is from the head, though a swarm gave it
 }
 
 // Chunks is somewhere chunks may be had from: a cache, other nodes, the head.
@@ -122,47 +123,85 @@ func (h *headChunks) persist(ctx context.Context, r *reader, want []chunk.Ref, b
 
 // ask makes one request, and gives what is still wanted.
 func (h *headChunks) ask(ctx context.Context, r *reader, want []chunk.Ref, batch []int, take func(int, Got) error) (left []int, err error) {
+	l := &Line{Client: h.src.Client, URL: h.src.Head + wire.PathChunks, Header: h.src.Header, Stall: stall, Bytes: &h.bytes, reader: r}
+	return l.Ask(ctx, want, batch, take)
+}
+
+// Line is how one giver of chunks is asked: the head, or another node. It is
+// for one goroutine at a time.
+type Line struct {
+	Client *http.Client
+	URL    string
+	Header http.Header
+	Stall  time.Duration // without a byte, it counts as broken
+	Bytes  *atomic.Int64 // that came over the wire
+
+	reader *reader
+}
+
+// Ask makes one request for the chunks of a batch, verifies what comes, and
+// gives what is still wanted. The error is nil where that is only absent, and a
+// chunk.ErrDamaged where something came that was not what it should be.
+func (l *Line) Ask(ctx context.Context, want []chunk.Ref, batch []int, take func(int, Got) error) (left []int, err error) {
+	if l.reader == nil {
+		l.reader = &reader{codec: chunk.NewCodec()}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watch := time.AfterFunc(stall, func() { cancel(fmt.Errorf("nothing came for %v", stall)) })
+	watch := time.AfterFunc(l.Stall, func() { cancel(fmt.Errorf("nothing came for %v", l.Stall)) })
 	defer watch.Stop()
 	var list bytes.Buffer
 	for _, i := range batch {
 		list.Write(want[i].Digest[:])
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.src.Head+wire.PathChunks, &list)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.URL, &list)
 	if err != nil {
 		return batch, local{err}
 	}
-	req.Header = h.src.Header.Clone()
-	resp, err := h.src.Client.Do(req)
+	req.Header = l.Header.Clone()
+	resp, err := l.Client.Do(req)
 	if err != nil {
-		return batch, err
+		return batch, because(ctx, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 		return batch, head.Refusal(resp.StatusCode, text)
 	}
-	body := &counting{r: resp.Body, n: &h.bytes, alive: func() { watch.Reset(stall) }}
+	body := &counting{r: resp.Body, n: l.Bytes, alive: func() { watch.Reset(l.Stall) }}
+	var damaged error
 	for n, i := range batch {
-		got, err := r.next(body, want[i])
+		got, err := l.reader.next(body, want[i])
 		if errors.Is(err, chunk.ErrDamaged) || errors.Is(err, errAbsent) {
 			left = append(left, i)
+			if !errors.Is(err, errAbsent) {
+				damaged = err
+			}
 			continue
 		}
 		if err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				err = cause
-			}
-			return append(left, batch[n:]...), err
+			return append(left, batch[n:]...), because(ctx, err)
 		}
 		if err := take(i, got); err != nil {
 			return nil, local{err}
 		}
 	}
-	return left, nil
+	// The end of the body is read too, or the connection could not be used again.
+	io.CopyN(io.Discard, body, 1)
+	return left, damaged
 }
+
+// because gives the reason why a request was given up, where that was here.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// IsLocal says whether an error is of the place that chunks are written to:
+// nobody who is asked can cure it.
+func IsLocal(err error) bool { return errors.As(err, new(local)) }
 
 var errAbsent = errors.New("absent")
 
@@ -180,7 +219,7 @@ func (r *reader) next(body io.Reader, want chunk.Ref) (Got, error) {
 	if e == chunk.Zstd && err == nil {
 		r.content = content
 	}
-	return Got{content, stored, e}, err
+	return Got{Content: content, Stored: stored, Encoding: e}, err
 }
 
 // counting counts what is read.

@@ -16,7 +16,6 @@ import (
 	"muster/agent/head"
 	"muster/images/chunk"
 	"muster/images/delta"
-	"muster/images/pack"
 	"muster/images/squash"
 	"muster/images/tree"
 	"muster/shared/wire"
@@ -37,12 +36,18 @@ const (
 type Image struct {
 	Source *Source
 	Cache  *Cache // nil for none
-	Peers  Chunks // nil for none
+	Peers  Swarm  // nil for none
 
 	head    headChunks
 	peers   atomic.Int64
 	reused  atomic.Int64
 	indices atomic.Int64
+}
+
+// Swarm is other nodes, and the head as far as it is asked in between.
+type Swarm interface {
+	Chunks
+	FromHead() int64 // bytes that came over the wire from the head
 }
 
 // Stats says what went where, in bytes as they are stored and sent.
@@ -55,7 +60,11 @@ type Stats struct {
 
 // Stats gives the figures so far.
 func (p *Image) Stats() Stats {
-	return Stats{p.head.bytes.Load(), p.peers.Load(), p.reused.Load(), p.indices.Load()}
+	s := Stats{p.head.bytes.Load(), p.peers.Load(), p.reused.Load(), p.indices.Load()}
+	if p.Peers != nil {
+		s.Head += p.Peers.FromHead()
+	}
+	return s
 }
 
 // Find asks the head what a version of an image is; version is a number or a
@@ -167,8 +176,8 @@ func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, c
 	p.head.src = p.Source
 	var keep *keeper
 	if p.Cache != nil {
-		keep = &keeper{session: p.Cache.store.Begin()}
-		defer keep.session.End()
+		keep = p.Cache.keep()
+		defer p.Cache.end(keep)
 	}
 	rest := make([]int, len(want))
 	for i := range rest {
@@ -190,7 +199,7 @@ func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, c
 					return err
 				}
 			}
-			if from == p.Peers {
+			if from == Chunks(p.Peers) && !g.Head {
 				p.peers.Add(int64(len(g.Stored)))
 			}
 			return take(now[i], g.Content)
@@ -221,24 +230,6 @@ func (p *Image) sources() []Chunks {
 		out = append(out, p.Peers)
 	}
 	return append(out, &p.head)
-}
-
-// keeper puts what comes into the cache.
-type keeper struct {
-	session *pack.Session
-	busy    atomic.Bool
-}
-
-func (k *keeper) put(d chunk.Digest, g Got) error {
-	if err := k.session.Put(d, g.Stored, g.Encoding); err != nil {
-		return local{fmt.Errorf("the cache: %w", err)}
-	}
-	// One at a time commits; the others go on meanwhile as far as they can.
-	if k.session.Written() < commitEvery || !k.busy.CompareAndSwap(false, true) {
-		return nil
-	}
-	defer k.busy.Store(false)
-	return k.session.Commit()
 }
 
 // Tree writes the image's files below a directory: one that is empty or not

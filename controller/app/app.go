@@ -217,6 +217,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.fleet.Routes(),
 		h.monitoringRoutes(nodes),
 		h.library.Routes(),
+		h.newPeers().Routes(),
 		h.dir.provision.Routes(),
 		h.switchRoutes(),
 		h.isoMaker(bh).Routes(),

@@ -30,7 +30,8 @@ func (l *Library) chunkRoutes() []api.Route {
 			Query: []api.Param{{Name: "version", Doc: "a version's number or tag; the content when it is left out"}}},
 		{Method: "GET", Path: wire.PathIndex + "{digest}", Permission: kind.Public, Doc: "An index as a delta from another one, for agents.", Handler: l.serveIndex, Raw: "application/octet-stream",
 			Query: []api.Param{{Name: "have", Doc: "digest of an index that the asker has"}}},
-		{Method: "POST", Path: wire.PathChunks, Permission: kind.Public, Doc: "Chunks by their digests, as frames; the body is digests of 32 bytes each.", Handler: l.serveChunks, Upload: true, Raw: "application/octet-stream"},
+		{Method: "POST", Path: wire.PathChunks, Permission: kind.Public, Doc: "Chunks by their digests, as frames; the body is digests of 32 bytes each.", Handler: l.serveChunks, Upload: true, Raw: "application/octet-stream",
+			Query: []api.Param{{Name: wire.QuerySpare, Doc: "at most so many, of those that no other node was given of late; the others count as absent"}}},
 	}
 }
 
@@ -155,11 +156,26 @@ func (l *Library) serveChunks(w http.ResponseWriter, r *http.Request) error {
 	if len(raw) == 0 || len(raw)%sha256.Size != 0 || len(raw) > wire.MaxChunks*sha256.Size {
 		return fault.Invalidf("The body has %d bytes: want 1 to %d digests of %d bytes.", len(raw), wire.MaxChunks, sha256.Size)
 	}
+	allowed, err := l.spareOf(r, raw)
+	if err != nil {
+		return err
+	}
+	to := api.CallerOf(r.Context()).Addr
 	w.Header().Set("Content-Type", "application/octet-stream")
 	out := bufio.NewWriterSize(w, 256<<10)
 	var buf []byte
 	for ; len(raw) > 0; raw = raw[sha256.Size:] {
-		stored, enc, err := l.opt.Blobs.chunks.Stored(chunk.Digest(raw[:sha256.Size]), buf)
+		d := chunk.Digest(raw[:sha256.Size])
+		if allowed != nil && !allowed[d] {
+			if _, err := out.Write(chunk.PutFrameHead(nil, chunk.Absent, 0)); err != nil {
+				return err
+			}
+			continue
+		}
+		if allowed != nil {
+			l.spare.sent(to, d)
+		}
+		stored, enc, err := l.opt.Blobs.chunks.Stored(d, buf)
 		if err != nil {
 			stored, enc = nil, chunk.Absent
 		} else {

@@ -8,6 +8,7 @@ import (
 
 	"muster/controller/api"
 	"muster/controller/registry"
+	"muster/images/chunk"
 	"muster/shared/kind"
 	"muster/shared/object"
 	"muster/shared/wire"
@@ -48,13 +49,14 @@ type Library struct {
 	opt    Options
 	verify *verifier
 	deltas *deltas
+	spare  spare
 
 	checking sync.Mutex // one check of the store at a time
 }
 
 // New makes a library.
 func New(opt Options) *Library {
-	return &Library{opt: opt, verify: &verifier{blobs: opt.Blobs, right: map[string]string{}}, deltas: newDeltas(opt.Blobs)}
+	return &Library{opt: opt, verify: &verifier{blobs: opt.Blobs, right: map[string]string{}}, deltas: newDeltas(opt.Blobs), spare: spare{now: opt.Now, given: map[chunk.Digest]gift{}}}
 }
 
 // Limits of uploads, in bytes.

@@ -131,6 +131,20 @@ func (x *Session) reserve(d chunk.Digest, n int) (*writing, place, error) {
 	return w, p, nil
 }
 
+// Stored gives a chunk that this session has put, committed or not, or that the
+// store has, as it is stored; see Store.Stored.
+func (x *Session) Stored(d chunk.Digest, buf []byte) ([]byte, chunk.Encoding, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock() // what is read is not removed meanwhile
+	for _, w := range x.all() {
+		if p, ok := w.entries[d]; ok {
+			b, err := p.read(w.file, buf)
+			return b, p.enc, err
+		}
+	}
+	return x.store.Stored(d, buf)
+}
+
 // Written gives the bytes that were put and are not committed yet.
 func (x *Session) Written() int64 {
 	x.mu.Lock()

@@ -1,6 +1,7 @@
 // Bench measures what muster promises and prints each figure beside the one
 // that is wanted: the size of its programs, the speed of a head with 10,000
-// nodes, its DNS beside dnsmasq, an agent's effort beside the node exporter's, and the time of a boot against the least that a
+// nodes, its DNS beside dnsmasq, an agent's effort beside the node exporter's, the time of many nodes
+// that pull an image at once beside nginx, and the time of a boot against the least that a
 // boot can take.
 //
 // It drives the built programs from outside, on virtual machines of scripts/lab.
@@ -58,6 +59,8 @@ type settings struct {
 	boots   int
 	nodes   int
 	clients int
+	image   int // MiB
+	rate    int // Mbit/s
 	span    time.Duration
 	log     *slog.Logger
 }
@@ -71,22 +74,24 @@ func bench(ctx context.Context) error {
 		return floor.Serve(ctx, c, os.Stdout)
 	}
 	s := settings{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	only := flag.String("only", "sizes,head,selectors,dns,report,boot", "the parts to measure")
+	only := flag.String("only", "sizes,head,selectors,dns,report,swarm,boot", "the parts to measure")
 	flag.StringVar(&s.program, "muster", "bin/muster", "the program to measure, with muster-agent beside it")
 	flag.StringVar(&s.cache, "cache", os.Getenv("MUSTER_LAB_CACHE"), "directory of the lab's assets")
 	flag.IntVar(&s.boots, "boots", 5, "boots of each kind, alternating with those of the floor; the median counts")
 	flag.IntVar(&s.nodes, "nodes", 10_000, "nodes that the head has")
 	flag.IntVar(&s.clients, "clients", 64, "clients that load the head")
+	flag.IntVar(&s.image, "image", 512, "MiB of the image that a swarm pulls")
+	flag.IntVar(&s.rate, "rate", 400, "Mbit/s of every link of a swarm")
 	flag.DurationVar(&s.span, "span", 5*time.Second, "how long each load lasts")
 	flag.Parse()
 
-	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "report": measureReport, "boot": measureBoots}
+	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "report": measureReport, "swarm": measureSwarm, "boot": measureBoots}
 	var figures []figure
 	var failed error
 	for _, name := range strings.Split(*only, ",") {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns, report and boot", name)
+			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns, report, swarm and boot", name)
 		}
 		got, err := part(ctx, s)
 		figures = append(figures, got...)

@@ -18,6 +18,8 @@ const (
 	AttrDiskRoot   = "_disk_root"  // of the style disked: the device that becomes the root
 	AttrDiskCache  = "_disk_cache" // a device that keeps images between boots
 	AttrDiskWipe   = "_disk_wipe"  // devices that may be erased, with commas
+	AttrPeers      = "_peers"      // what the node gives to others of images: "off", or at most so many Mbit/s
+	AttrSwitch     = "_switch"     // where it is plugged in: nodes with the same value are near each other
 )
 
 // BootconfigOf gives the boot configuration that a node's attributes name, in
