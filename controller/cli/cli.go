@@ -123,7 +123,7 @@ for all nodes. Objects are named by their name or UID, nodes also by MAC and IP.
 	for _, spec := range m.specs {
 		root.AddCommand(in("kinds", m.kindCommand(spec)))
 	}
-	for _, c := range []*cobra.Command{m.execCommand(), m.scriptCommand(), m.rebootCommand(), m.shutdownCommand(), m.shellCommand(), m.consoleCommand(), m.waitCommand(), m.bootCommand(), m.powerCommand(), m.eventsCommand()} {
+	for _, c := range []*cobra.Command{m.execCommand(), m.scriptCommand(), m.cpCommand(), m.rebootCommand(), m.shutdownCommand(), m.shellCommand(), m.consoleCommand(), m.waitCommand(), m.bootCommand(), m.powerCommand(), m.eventsCommand()} {
 		root.AddCommand(in("nodes", c))
 	}
 	for _, c := range []*cobra.Command{m.auditCommand(), m.loginCommand(), m.logoutCommand(), m.whoamiCommand()} {

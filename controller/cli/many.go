@@ -56,15 +56,11 @@ func (f *manyFlags) check() error {
 // execMany runs a command on several nodes. Above some number of them it asks
 // first, where there is somebody to ask.
 func (m *muster) execMany(ctx context.Context, c *client.Client, f *manyFlags, cmd client.Many, ask int) error {
-	if len(cmd.Nodes) > ask && !f.yes && m.canAsk() {
-		fmt.Fprintf(m.Stderr, "This runs on %d nodes: %s\nGo on? [y/N] ", len(cmd.Nodes), hostlist.Fold(cmd.Nodes))
-		answer, err := firstLine(m.Stdin)
-		if err != nil || !strings.EqualFold(strings.TrimSpace(answer), "y") {
-			return errors.New("nothing was run")
-		}
+	if err := m.askFirst(cmd.Nodes, f.yes, ask); err != nil {
+		return err
 	}
 	cmd.Fanout, cmd.Timeout = f.fanout, f.timeout.Seconds()
-	o := &outcome{m: m, f: f, total: len(cmd.Nodes), open: map[string]*prefixed{}, texts: map[string]*strings.Builder{}, same: map[string][]string{}, failed: map[string][]string{}}
+	o := newOutcome(m, f, len(cmd.Nodes))
 	o.progress = m.onTerminal(m.Stderr) && (f.fold || !m.onTerminal(m.Stdout))
 	err := c.ExecMany(ctx, cmd, o.take)
 	return cmp.Or(err, o.end(ctx))
@@ -90,6 +86,10 @@ type outcome struct {
 	size   int                         // of all texts and outputs
 	same   map[string][]string         // nodes by their output
 	failed map[string][]string         // nodes by why
+}
+
+func newOutcome(m *muster, f *manyFlags, total int) *outcome {
+	return &outcome{m: m, f: f, total: total, open: map[string]*prefixed{}, texts: map[string]*strings.Builder{}, same: map[string][]string{}, failed: map[string][]string{}}
 }
 
 // take takes one line of the answer.

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,22 +28,21 @@ const (
 func (m *muster) waitCommand() *cobra.Command {
 	var s selection
 	var timeout time.Duration
+	var until string
 	c := &cobra.Command{
-		Use: "wait {-n SET | -a} STATE…", Short: "Wait until nodes are in a state",
+		Use: "wait {-n SET | -s SELECTOR | -a} {STATE… | --until SELECTOR}", Short: "Wait until nodes are in a state",
 		Long: `Wait until every node of the set is in one of the states: ` + strings.Join(nodeStates, ", ") + `.
+
+With --until they wait for more than that: whatever a selector can say of a node,
+as the head learns it. -s picks the nodes once, at the beginning.
 
 Nodes are given by name. One that does not exist yet is waited for too: with
 accept_new_nodes machines make themselves known. A head that restarts meanwhile
 is waited for as well.`,
-		Args: cobra.MinimumNArgs(1), ValidArgs: nodeStates,
+		ValidArgs: nodeStates,
 		RunE: func(cmd *cobra.Command, states []string) error {
-			for _, st := range states {
-				if !slices.Contains(nodeStates, st) {
-					return fmt.Errorf("%q is none of the states %s", st, strings.Join(nodeStates, ", "))
-				}
-			}
-			if timeout <= 0 {
-				return errors.New("--timeout must be positive")
+			if err := checkWait(states, until, timeout); err != nil {
+				return err
 			}
 			if _, err := m.connect(); err != nil {
 				return err
@@ -53,10 +51,14 @@ is waited for as well.`,
 			if err != nil {
 				return err
 			}
+			if until != "" {
+				return m.waitUntil(cmd.Context(), names, until, timeout)
+			}
 			return m.wait(cmd.Context(), names, states, timeout)
 		},
 	}
 	s.flags(c, m)
+	c.Flags().StringVar(&until, "until", "", "wait until this selector picks every node, such as 'up and status[\"healthy\"] == true'")
 	c.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "give up after this time")
 	return c
 }
