@@ -219,6 +219,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.library.Routes(),
 		h.newPeers().Routes(),
 		h.dir.provision.Routes(),
+		h.overlays.Routes(),
 		h.switchRoutes(),
 		h.isoMaker(bh).Routes(),
 		h.git.Routes(),

@@ -140,7 +140,9 @@ func (k *kindVerbs) get() *cobra.Command {
 		}
 		return k.each(ctx, &s, words, true, s.single(words))
 	})
-	c.Aliases = []string{"show"}
+	if k.spec.Name != object.KindOverlay { // which shows what a node gets
+		c.Aliases = []string{"show"}
+	}
 	return c
 }
 
