@@ -197,7 +197,7 @@ func (f *fetch) drain(ctx context.Context, m *member) error {
 			}
 			select {
 			case <-m.wake:
-			case <-time.After(idle):
+			case <-time.After(rest):
 			case <-ctx.Done():
 			}
 			continue

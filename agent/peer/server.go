@@ -49,7 +49,7 @@ const (
 	maxWatches = 48      // peers that follow what comes
 	maxWanted  = 1 << 20 // digests in the list of one that follows, all together too
 	maxBatch   = 64      // chunks of one request
-	gather     = 30 * time.Millisecond
+	gather     = 60 * time.Millisecond
 	patience   = 15 * time.Second // for an asker to take a chunk, or to say what it wants
 	burst      = 256 << 10        // bytes
 )

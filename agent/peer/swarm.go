@@ -30,8 +30,9 @@ const (
 	choice      = 4                // times as many chunks are named to the head
 	elsewhere   = time.Second      // until it is asked again for what it gave to another
 	idle        = 40 * time.Millisecond
-	firstAnswer = 2 * time.Second // for the head to introduce somebody
-	emptyHands  = 8               // answers without anything that a peer said it had
+	firstAnswer = 2 * time.Second        // for the head to introduce somebody
+	rest        = 200 * time.Millisecond // until a peer that has nothing is looked at again, unless it says something
+	emptyHands  = 8                      // answers without anything that a peer said it had
 )
 
 // Swarm takes chunks from the nodes of a group, and from the head what none of
