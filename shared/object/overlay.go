@@ -179,7 +179,7 @@ var overlayFile = kind.Format{Name: "overlay-file", Schema: map[string]any{"type
 func checkOverlayFile(f *OverlayFile) error {
 	switch {
 	case !strings.HasPrefix(f.Path, "/") || path.Clean(f.Path) != f.Path || f.Path == "/" || len(f.Path) > 1024 || strings.ContainsFunc(f.Path, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		return fmt.Errorf("%q is no absolute path of a file without . and ..", short(f.Path))
+		return fmt.Errorf("%q is no absolute path of a file, without dots as its parts", short(f.Path))
 	case neverOverlaid(f.Path):
 		return fmt.Errorf("%s is one of the places that are not changed on nodes: those of the kernel, of this machine's identity and of muster", f.Path)
 	case f.Owner != "" && !ownerPattern.MatchString(f.Owner), f.Group != "" && !ownerPattern.MatchString(f.Group):
