@@ -190,13 +190,13 @@ func headRows() []row {
 		{"GET", "/head/files/unused", fromHead, "the files that no object names", func(c *check) {
 			old := c.outdated("changed")
 			c.anybody().GET("/head/files/unused").ok().mentions(old)
-			c.same(string(c.GET("/image/changed/content").bytes()), show(upload))
+			c.same(string(c.GET("/bootconfig/changed/kernel").bytes()), show(upload))
 		}},
 		{"DELETE", "/head/files/unused", fromHead, "removes those, says which, and no others", func(c *check) {
 			old := c.outdated("kept")
 			c.anybody().DELETE("/head/files/unused").ok().mentions(old)
 			c.anybody().GET("/head/files/unused").is(`[]`)
-			c.same(string(c.GET("/image/kept/content").bytes()), show(upload))
+			c.same(string(c.GET("/bootconfig/kept/kernel").bytes()), show(upload))
 		}},
 	}
 }
@@ -216,13 +216,14 @@ func (c *check) service(name string) any {
 	return nil
 }
 
-// outdated makes an image and replaces its content; it gives the digest of the
-// one that is used no more.
-func (c *check) outdated(image string) string {
-	old := "the first content of " + image
-	c.POST("/images", `{"name":"`+image+`"}`).uid()
-	c.PUT("/image/"+image+"/content", old).done()
-	c.PUT("/image/"+image+"/content", upload).done()
+// outdated makes a boot configuration and replaces its kernel; it gives the
+// digest of the one that is used no more. (An image's last contents stay used, as
+// its versions.)
+func (c *check) outdated(config string) string {
+	old := "the first kernel of " + config
+	c.POST("/bootconfigs", `{"name":"`+config+`"}`).uid()
+	c.PUT("/bootconfig/"+config+"/kernel", old).done()
+	c.PUT("/bootconfig/"+config+"/kernel", upload).done()
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(old)))
 }
 

@@ -337,8 +337,6 @@ func TestProblems(t *testing.T) {
 	problem("not an initramfs")
 	l.OK("PUT", "/bootconfig/b/initramfs", "070701 and so on")
 	problem()
-	l.OK("PATCH", "/bootconfig/b", `{"boot_style":"iscsi"}`)
-	problem("boot style iscsi")
 	l.OK("PATCH", "/bootconfig/b", `{"boot_style":"next","image":null}`)
 	problem()
 	l.OK("PATCH", "/bootconfig/b", `{"boot_style":"roram"}`)
