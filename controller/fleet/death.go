@@ -106,7 +106,7 @@ type Condition struct {
 	Reason string
 	Dead   bool        // its console said so, and nothing came after that
 	Rescue bool        // it waits in its rescue shell
-	Given  bool        // the head gave it up, and nothing came after that
+	Given  time.Time   // when the head gave it up; zero when it was up since
 	Tried  []time.Time // when the head switched it off and on
 	Busy   string      // what ran there when it last reported
 }
@@ -123,15 +123,19 @@ func (f *Fleet) Condition(uid string) Condition {
 	c.Reason = n.reason(c.State)
 	for _, b := range n.boots {
 		for _, s := range b.Steps {
-			if s.Step == wire.StepRecover && s.Error == "" {
+			switch {
+			case s.Step == wire.StepUp:
+				c.Given = time.Time{}
+			case s.Step == wire.StepRecover && s.Error == "":
 				c.Tried = append(c.Tried, s.Time)
+			case s.Step == wire.StepRecover:
+				c.Given = s.Time
 			}
 		}
 	}
 	if b := n.current(); b != nil {
 		last := b.last()
 		c.Dead = last.Step == wire.StepConsole
-		c.Given = last.Step == wire.StepRecover && last.Error != ""
 		c.Rescue = n.link != nil && last.Step == wire.StepAgent && last.Detail == wire.DetailRescue
 	}
 	return c

@@ -31,15 +31,18 @@ func TestLastWords(t *testing.T) {
 	h.Clock.Add(24 * time.Hour) // it stays so
 	expect(t, state(h, "n1"), "failed: console: "+words)
 	c := h.Fleet.Condition(dead)
-	if !c.Dead || c.Given || c.Rescue || c.Busy != "1 users" || c.State != fleet.Failed || len(c.Tried) != 0 {
+	if !c.Dead || !c.Given.IsZero() || c.Rescue || c.Busy != "1 users" || c.State != fleet.Failed || len(c.Tried) != 0 {
 		t.Errorf("its condition is %+v", c)
 	}
 	h.Fleet.Recovered(dead, "power cycle 1 of 1", "")
 	h.Fleet.Recovered(dead, "", "left alone")
-	if c := h.Fleet.Condition(dead); c.Dead || !c.Given || len(c.Tried) != 1 || c.Reason != "recover: left alone" {
+	if c := h.Fleet.Condition(dead); c.Dead || c.Given.IsZero() || len(c.Tried) != 1 || c.Reason != "recover: left alone" {
 		t.Errorf("its condition is %+v", c)
 	}
 	h.Fleet.Stamp(dead, wire.Step{Step: "dhcp"})
 	expect(t, state(h, "n1"), "booting")
+	if c := h.Fleet.Condition(dead); c.Given.IsZero() {
+		t.Error("it was given up, and booting alone makes that be forgotten")
+	}
 	expect(t, steps(h, "n1"), "1 dhcp, 1 console!"+words+", 1 recover, 1 recover!left alone, 2 dhcp")
 }

@@ -49,7 +49,7 @@ type Case struct {
 	Reason string
 	Dead   bool        // its console said so: nothing runs there any more
 	Rescue bool        // it is held in its rescue shell
-	Given  bool        // it was given up, and nothing has happened since
+	Given  time.Time   // when it was given up; zero when it was up since
 	Tried  []time.Time // when it was switched off and on
 	Busy   string      // what was running when it was last heard of
 }
@@ -175,7 +175,7 @@ const (
 
 // decide says what is due.
 func (p rules) decide(c Case, now time.Time) action {
-	if p.attempts == 0 || c.Rescue || c.Given || c.State != "failed" && c.State != "down" && c.State != "booting" {
+	if p.attempts == 0 || c.Rescue || now.Sub(c.Given) < day || c.State != "failed" && c.State != "down" && c.State != "booting" {
 		return nothing
 	}
 	if c.Busy != "" && !c.Dead && !p.busy {

@@ -38,7 +38,9 @@ func (s *site) recovery(perMinute int, names ...string) *Recovery {
 		Note: func(uid, detail, failure string) {
 			s.notes = append(s.notes, uid+" "+detail+failure)
 			c := s.cases[uid]
-			if c.Given = failure != ""; !c.Given {
+			if failure != "" {
+				c.Given = s.now
+			} else {
 				c.Tried = append(c.Tried, s.now)
 			}
 		},
@@ -90,17 +92,19 @@ func TestLeftAlone(t *testing.T) {
 		Case
 		want action
 	}{
-		"ill":                  {policy("1", "60", ""), ill, cycle},
-		"not asked for":        {policy("", "60", ""), ill, nothing},
-		"nonsense":             {policy("many", "60", ""), ill, nothing},
-		"up":                   {policy("1", "60", ""), with(func(c *Case) { c.State = "up" }), nothing},
-		"never seen":           {policy("1", "60", ""), with(func(c *Case) { c.State = "unknown" }), nothing},
-		"in its rescue shell":  {policy("1", "60", ""), with(func(c *Case) { c.State, c.Rescue = "booting", true }), nothing},
-		"users may be there":   {policy("1", "60", ""), with(func(c *Case) { c.Busy = "1 user" }), nothing},
-		"users, but allowed":   {policy("1", "60", "true"), with(func(c *Case) { c.Busy = "1 user" }), cycle},
-		"the default's wait":   {policy("1", "0", ""), with(func(c *Case) { c.Since = time.Now().Add(-9 * time.Minute) }), nothing},
-		"given up":             {policy("1", "60", ""), with(func(c *Case) { c.Given = true }), nothing},
-		"often enough for now": {policy("1", "60", ""), with(func(c *Case) { c.Tried = []time.Time{long} }), giveUp},
+		"ill":                    {policy("1", "60", ""), ill, cycle},
+		"not asked for":          {policy("", "60", ""), ill, nothing},
+		"nonsense":               {policy("many", "60", ""), ill, nothing},
+		"up":                     {policy("1", "60", ""), with(func(c *Case) { c.State = "up" }), nothing},
+		"never seen":             {policy("1", "60", ""), with(func(c *Case) { c.State = "unknown" }), nothing},
+		"in its rescue shell":    {policy("1", "60", ""), with(func(c *Case) { c.State, c.Rescue = "booting", true }), nothing},
+		"users may be there":     {policy("1", "60", ""), with(func(c *Case) { c.Busy = "1 user" }), nothing},
+		"users, but allowed":     {policy("1", "60", "true"), with(func(c *Case) { c.Busy = "1 user" }), cycle},
+		"the default's wait":     {policy("1", "0", ""), with(func(c *Case) { c.Since = time.Now().Add(-9 * time.Minute) }), nothing},
+		"given up":               {policy("1", "60", ""), with(func(c *Case) { c.Given = long }), nothing},
+		"given up while booting": {policy("1", "60", ""), with(func(c *Case) { c.State, c.Given, c.Tried = "booting", long, []time.Time{long} }), nothing},
+		"given up a day ago":     {policy("1", "60", ""), with(func(c *Case) { c.Given = time.Now().Add(-day) }), cycle},
+		"often enough for now":   {policy("1", "60", ""), with(func(c *Case) { c.Tried = []time.Time{long} }), giveUp},
 	} {
 		if got := c.decide(c.Case, time.Now()); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
