@@ -174,7 +174,9 @@ type Data struct {
 	im    *image
 	raw   []byte
 	out   []byte
-	whole int // bytes that the last block unpacked to
+	frag  []byte // the last block unpacked that several files share: they come one after the other
+	at    int64  // where it lies
+	whole int    // bytes that the last block unpacked to
 }
 
 // Data makes a reader of content.
@@ -190,7 +192,7 @@ func (d *Data) Stored(b Block) ([]byte, error) {
 	}
 	if d.raw == nil {
 		d.raw = make([]byte, d.im.sb.BlockSize)
-		d.out = make([]byte, 0, d.im.sb.BlockSize)
+		d.out, d.frag = make([]byte, 0, d.im.sb.BlockSize), make([]byte, 0, d.im.sb.BlockSize) // their capacity is the limit
 	}
 	raw := d.raw[:b.Stored]
 	return raw, d.im.readAt(raw, uint64(b.Pos))
@@ -198,10 +200,7 @@ func (d *Data) Stored(b Block) ([]byte, error) {
 
 // Content gives what a block that is no hole holds, valid until the next call.
 func (d *Data) Content(b Block) ([]byte, error) {
-	raw, err := d.Stored(b)
-	if err == nil && b.Packed {
-		raw, err = d.im.decompress(d.out, raw)
-	}
+	raw, err := d.unpacked(b)
 	if err != nil {
 		return nil, fmt.Errorf("squashfs: data block at %s: %w", grouped(uint64(b.Pos)), err)
 	}
@@ -211,6 +210,25 @@ func (d *Data) Content(b Block) ([]byte, error) {
 		return nil, fmt.Errorf("squashfs: data block at %s has %d of %d bytes", grouped(uint64(b.Pos)), len(raw), end)
 	}
 	return raw[b.Skip:end], nil
+}
+
+// unpacked gives the whole block. A block of many small files is kept: with
+// large blocks they would each cost a million bytes of unpacking.
+func (d *Data) unpacked(b Block) ([]byte, error) {
+	if len(d.frag) > 0 && d.at == b.Pos {
+		return d.frag, nil
+	}
+	raw, err := d.Stored(b)
+	if err != nil || !b.Packed {
+		return raw, err
+	}
+	if raw, err = d.im.decompress(d.out, raw); err != nil {
+		return nil, err
+	}
+	if b.Skip > 0 || len(raw) > int(b.Size) {
+		d.out, d.frag, d.at = d.frag[:0], raw, b.Pos
+	}
+	return raw, nil
 }
 
 // Alone says whether the block that Content was last called for holds nothing
