@@ -92,8 +92,13 @@ func (m *machine) image(ctx context.Context, want wire.Image) (*os.File, error) 
 		return nil, err
 	}
 	m.pulled = want.SHA256
-	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes", want.Name, want.Size)})
+	m.hasImage(want, fmt.Sprintf("%s, %d bytes", want.Name, want.Size))
 	return file, nil
+}
+
+// hasImage tells the head which version the machine has.
+func (m *machine) hasImage(image wire.Image, detail string) {
+	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: detail, Image: image.Digest})
 }
 
 // fetch pulls the image.

@@ -77,7 +77,7 @@ func (m *machine) cachedImage(ctx context.Context, c *cache, want wire.Image) (*
 	if c.dir != "" {
 		if file, err := os.Open(filepath.Join(c.dir, want.SHA256)); err == nil {
 			if verified(file, want) {
-				m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: want.Name + " is in the cache of this machine"})
+				m.hasImage(want, want.Name+" is in the cache of this machine")
 				return file, nil
 			}
 			m.log.Warn("the image in the cache is damaged, it is fetched again", "name", want.Name)

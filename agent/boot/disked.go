@@ -41,7 +41,7 @@ func (m *machine) disked(ctx context.Context, plan wire.Boot) error {
 		return failed(err)
 	}
 	if state != nil && state.Complete && state.Image == plan.Image.SHA256 {
-		m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: plan.Image.Name + " is on " + device.Path + " already"})
+		m.hasImage(*plan.Image, plan.Image.Name+" is on "+device.Path+" already")
 		m.stopBefore(ctx, wire.StepRoot)
 		return failed(m.enter(ctx, plan, "nothing was written to "+device.Path))
 	}

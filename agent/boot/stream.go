@@ -60,7 +60,7 @@ func (m *machine) streamed(ctx context.Context, image wire.Image, target *wire.T
 	}
 	m.flow = flow
 	m.log.Info("image", "name", image.Name, "bytes", image.Size, "way", how)
-	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s, %d bytes, %s", image.Name, image.Size, how)})
+	m.hasImage(image, fmt.Sprintf("%s, %d bytes, %s", image.Name, image.Size, how))
 	return m.flow.Open()
 }
 

@@ -166,7 +166,7 @@ func (h *Head) open(ctx context.Context) error {
 	}
 	h.dir.provision, h.dir.blobs = h.newProvision(bootHead), h.blobs
 	h.library = library.New(library.Options{Objects: h.reg, Blobs: h.blobs, Head: h.name, Log: h.log, Now: time.Now, Extra: h.inUse,
-		Problems: h.dir.provision.Problems, Kickstarts: h.dir.provision})
+		Problems: h.dir.provision.Problems, Kickstarts: h.dir.provision, Booted: h.fleet.Images})
 	h.dir.reg, h.dir.fleet, h.dir.library, h.dir.agent = h.reg, h.fleet, h.library, h.agent
 	if h.work, err = makeWork(h.cfg.Data); err != nil {
 		return err

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"maps"
 	"net/http"
@@ -63,6 +64,9 @@ func (f *Fleet) serveStep(w http.ResponseWriter, r *http.Request) error {
 	}
 	if !known(s.Step) {
 		return fault.Invalidf("step: %q is not a step that an agent stamps.", s.Step)
+	}
+	if len(s.Image) > 2*sha256.Size {
+		return fault.Invalidf("image: %d bytes are no SHA-256.", len(s.Image))
 	}
 	uid := api.CallerOf(r.Context()).Node
 	if s.Step == wire.StepInit {

@@ -92,6 +92,24 @@ func (f *Fleet) Stamp(uid string, s wire.Step) {
 	f.touch(uid, n)
 }
 
+// Images gives the digests of the image versions that nodes had in their
+// current boot.
+func (f *Fleet) Images() map[string]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := map[string]bool{}
+	for _, n := range f.nodes {
+		if b := n.current(); b != nil {
+			for _, s := range b.Steps {
+				if s.Image != "" {
+					out[s.Image] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
 func (b *boot) add(s wire.Step) {
 	if len(b.Steps) == maxSteps {
 		b.Steps = slices.Delete(b.Steps, maxSteps/2, maxSteps/2+1) // keep how it began and how it is

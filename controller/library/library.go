@@ -39,8 +39,8 @@ type Options struct {
 	Problems func(*object.Bootconfig) []string
 	// Kickstarts go along with exports; nil where there are none.
 	Kickstarts Kickstarts
-	// Booted gives the digests of the versions that nodes run; nil where that
-	// is not known.
+	// Booted gives the digests of the versions that nodes run, which are not
+	// removed: nodes may still be reading them. nil where that is not known.
 	Booted func() map[string]bool
 }
 

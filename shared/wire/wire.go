@@ -188,6 +188,7 @@ type Step struct {
 	Time   time.Time `json:"time,omitzero"` // set by the head
 	Detail string    `json:"detail,omitempty"`
 	Error  string    `json:"error,omitempty"`
+	Image  string    `json:"image,omitempty"` // with StepImage: the digest of the version, where the head gave one
 }
 
 // Status is the body of PUT /node/putstatus: each section that is sent
