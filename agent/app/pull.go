@@ -150,12 +150,8 @@ func trusted(ctx context.Context, o pullOptions, d head.Dialer) (*tls.Config, er
 		}
 	}
 	if o.ca != "" {
-		text, err := os.ReadFile(o.ca)
-		if err != nil {
+		if id.CA, err = givenCA(o.ca); err != nil {
 			return nil, err
-		}
-		if id.CA, err = identity.ParseCA(text); err != nil {
-			return nil, fmt.Errorf("--ca %s: %w", o.ca, err)
 		}
 	}
 	if id.CA == nil {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -174,6 +175,19 @@ func takeFiles(s io.ReadWriter, files *overlay.Keeper, all wire.Overlay) error {
 	return err
 }
 
+// givenCA reads the authority that --ca names.
+func givenCA(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	ca, err := identity.ParseCA(text)
+	if err != nil {
+		return nil, fmt.Errorf("--ca %s: %w", file, err)
+	}
+	return ca, nil
+}
+
 // know loads the identity, and for an https head learns its authority: from
 // the file that was given, else from what was learned before, else by asking
 // the head now and trusting its answer from then on.
@@ -183,14 +197,8 @@ func know(ctx context.Context, o options, d head.Dialer, log *slog.Logger) (*ide
 		return id, err
 	}
 	if o.ca != "" {
-		text, err := os.ReadFile(o.ca)
-		if err != nil {
-			return nil, err
-		}
-		if id.CA, err = identity.ParseCA(text); err != nil {
-			return nil, fmt.Errorf("--ca %s: %w", o.ca, err)
-		}
-		return id, nil
+		id.CA, err = givenCA(o.ca)
+		return id, err
 	}
 	said := ""
 	for delay := time.Second; id.CA == nil; delay = min(2*delay, 15*time.Second) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -242,15 +243,11 @@ func (c *copier) finish(f file) error {
 // copyXattrs copies the extended attributes. One of a name space that tmpfs
 // does not take (user.* before Linux 6.6) is left out: the image boots without.
 func copyXattrs(from, to string) error {
-	size, err := unix.Llistxattr(from, nil)
-	if err != nil || size <= 0 {
-		return nil
+	names, err := xattrNames(from)
+	if err != nil {
+		return err
 	}
-	names := make([]byte, size)
-	if size, err = unix.Llistxattr(from, names); err != nil {
-		return &fs.PathError{Op: "listxattr", Path: from, Err: err}
-	}
-	for _, name := range splitZero(names[:size]) {
+	for _, name := range names {
 		n, err := unix.Lgetxattr(from, name, nil)
 		if err != nil {
 			return &fs.PathError{Op: "getxattr " + name, Path: from, Err: err}
@@ -264,6 +261,26 @@ func copyXattrs(from, to string) error {
 		}
 	}
 	return nil
+}
+
+// xattrNames lists the extended attributes of a file, sorted; where there
+// can be none, as on links in a squashfs, there are none.
+func xattrNames(path string) ([]string, error) {
+	n, err := unix.Llistxattr(path, nil)
+	if errors.Is(err, unix.EOPNOTSUPP) || err == nil && n == 0 {
+		return nil, nil
+	}
+	var buf []byte
+	if err == nil {
+		buf = make([]byte, n)
+		n, err = unix.Llistxattr(path, buf)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "listxattr", Path: path, Err: err}
+	}
+	names := splitZero(buf[:n])
+	slices.Sort(names)
+	return names, nil
 }
 
 func splitZero(b []byte) []string {

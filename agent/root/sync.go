@@ -280,24 +280,8 @@ func sameContent(a, b string, size int64, buf []byte) (bool, error) {
 
 // sameXattrs compares extended attributes; on what cannot be read they differ.
 func sameXattrs(a, b string) bool {
-	names := func(path string) ([]string, error) {
-		n, err := unix.Llistxattr(path, nil)
-		if errors.Is(err, unix.EOPNOTSUPP) { // as on links in a squashfs
-			return nil, nil
-		}
-		if err != nil || n <= 0 {
-			return nil, err
-		}
-		buf := make([]byte, n)
-		if n, err = unix.Llistxattr(path, buf); err != nil {
-			return nil, err
-		}
-		out := splitZero(buf[:n])
-		slices.Sort(out)
-		return out, nil
-	}
-	na, err := names(a)
-	nb, other := names(b)
+	na, err := xattrNames(a)
+	nb, other := xattrNames(b)
 	if err != nil || other != nil || !slices.Equal(na, nb) {
 		return false
 	}
@@ -315,15 +299,11 @@ func sameXattrs(a, b string) bool {
 // dropXattrs removes all extended attributes of a directory; finish sets those
 // that it shall have.
 func dropXattrs(path string) error {
-	n, err := unix.Llistxattr(path, nil)
-	if err != nil || n <= 0 {
-		return nil
+	names, err := xattrNames(path)
+	if err != nil {
+		return err
 	}
-	buf := make([]byte, n)
-	if n, err = unix.Llistxattr(path, buf); err != nil {
-		return &fs.PathError{Op: "listxattr", Path: path, Err: err}
-	}
-	for _, name := range splitZero(buf[:n]) {
+	for _, name := range names {
 		if err := unix.Lremovexattr(path, name); err != nil && !errors.Is(err, unix.ENODATA) {
 			return &fs.PathError{Op: "removexattr " + name, Path: path, Err: err}
 		}

@@ -22,20 +22,12 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"muster/shared/wire"
 )
 
 // maxLinks is how many symbolic links one path may lead through.
 const maxLinks = 40
-
-// never is where nothing is written: what the kernel shows, what makes the
-// machine this one, and the agent's own.
-var never = []string{"/proc", "/sys", "/dev", "/run/muster", "/etc/machine-id", "/var/lib/muster", "/var/lib/muster-agent", "/usr/bin/muster-agent", "/.muster"}
-
-// Protected says whether a path, clean and absolute, is one that is never
-// written, or leads there.
-func Protected(name string) bool {
-	return slices.ContainsFunc(never, func(p string) bool { return name == p || strings.HasPrefix(name, p+"/") })
-}
 
 // ErrProtected is in the error for such a path.
 var ErrProtected = errors.New("it is one of the places that are never changed")
@@ -88,7 +80,7 @@ func (r *Root) Place(name string, how Walk) (*Place, error) {
 		return nil, &fs.PathError{Op: "find", Path: name, Err: err}
 	}
 	p := &Place{Path: "/" + strings.Join(append(w.at, w.left[0]), "/"), dir: w.dir(), base: w.left[0]}
-	if Protected(p.Path) {
+	if wire.Protected(p.Path) {
 		p.Close()
 		return nil, &fs.PathError{Op: "change", Path: name, Err: ErrProtected}
 	}
@@ -157,7 +149,7 @@ func (w *walk) close(n int) {
 func (w *walk) down(name string) error {
 	here := int(w.here().Fd())
 	fd, err := unix.Openat(here, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) && w.how&Make != 0 && !Protected("/"+strings.Join(append(slices.Clone(w.at), name), "/")) {
+	if errors.Is(err, unix.ENOENT) && w.how&Make != 0 && !wire.Protected("/"+strings.Join(append(slices.Clone(w.at), name), "/")) {
 		if err := unix.Mkdirat(here, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/template"
+	"muster/shared/wire"
 )
 
 // Overlay is files that some nodes get beside their image, rendered for each
@@ -180,7 +181,7 @@ func checkOverlayFile(f *OverlayFile) error {
 	switch {
 	case !strings.HasPrefix(f.Path, "/") || path.Clean(f.Path) != f.Path || f.Path == "/" || len(f.Path) > 1024 || strings.ContainsFunc(f.Path, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("%q is no absolute path of a file, without dots as its parts", short(f.Path))
-	case neverOverlaid(f.Path):
+	case wire.Protected(f.Path):
 		return fmt.Errorf("%s is one of the places that are not changed on nodes: those of the kernel, of this machine's identity and of muster", f.Path)
 	case f.Owner != "" && !ownerPattern.MatchString(f.Owner), f.Group != "" && !ownerPattern.MatchString(f.Group):
 		return fmt.Errorf("%s: %q and %q must be a user and a group, by name or number", f.Path, short(f.Owner), short(f.Group))
@@ -198,10 +199,4 @@ func checkOverlayFile(f *OverlayFile) error {
 		return errors.New(f.Path + ", " + err.Error())
 	}
 	return nil
-}
-
-func neverOverlaid(name string) bool {
-	return slices.ContainsFunc([]string{"/proc", "/sys", "/dev", "/run/muster", "/etc/machine-id", "/var/lib/muster", "/var/lib/muster-agent", "/.muster"}, func(p string) bool {
-		return name == p || strings.HasPrefix(name, p+"/")
-	})
 }
