@@ -31,26 +31,17 @@ const (
 
 // measureDNS has dnsperf ask a head and dnsmasq for the same names, in turn.
 func measureDNS(ctx context.Context, s settings) (figures []figure, err error) {
-	network, err := lab.NewNetwork(ctx, s.log)
+	b, err := newBed(ctx, s, "--dns", fmt.Sprintf("127.0.0.1:%d", dnsOurs), "--dns-upstreams", "none")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, network.Close()) }()
-	dir, err := os.MkdirTemp("", "muster-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	head := network.NewHead(s.program, dir, "--dns", fmt.Sprintf("127.0.0.1:%d", dnsOurs), "--dns-upstreams", "none")
-	if err := head.Start(ctx); err != nil {
-		return nil, err
-	}
-	l := &load{head: head, network: network, clients: s.clients}
+	defer func() { err = errors.Join(err, b.close()) }()
+	l := &load{head: b.head, network: b.network, clients: s.clients}
 	s.log.Info("creating nodes", "count", s.nodes)
 	if err := l.createNodes(ctx, s.nodes); err != nil {
 		return nil, err
 	}
-	d := &resolvers{network: network, dir: dir, nodes: s.nodes}
+	d := &resolvers{network: b.network, dir: b.dir, nodes: s.nodes}
 	follow, err := d.follow(ctx, l)
 	if err != nil {
 		return nil, err
@@ -60,7 +51,7 @@ func measureDNS(ctx context.Context, s settings) (figures []figure, err error) {
 	if err != nil {
 		return figures, err
 	}
-	return append(figures, speed), head.Stop()
+	return append(figures, speed), b.head.Stop()
 }
 
 // resolvers are the two that are compared.

@@ -24,21 +24,12 @@ const readyRuns = 7
 
 // measureHead loads a head that serves no boots, over loopback.
 func measureHead(ctx context.Context, s settings) (figures []figure, err error) {
-	network, err := lab.NewNetwork(ctx, s.log)
+	b, err := newBed(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, network.Close()) }()
-	dir, err := os.MkdirTemp("", "muster-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	head := network.NewHead(s.program, dir)
-	if err := head.Start(ctx); err != nil {
-		return nil, err
-	}
-	l := &load{head: head, network: network, clients: s.clients}
+	defer func() { err = errors.Join(err, b.close()) }()
+	l := &load{head: b.head, network: b.network, clients: s.clients}
 	s.log.Info("creating nodes", "count", s.nodes)
 	if err := l.createNodes(ctx, s.nodes); err != nil {
 		return nil, err
@@ -50,7 +41,7 @@ func measureHead(ctx context.Context, s settings) (figures []figure, err error) 
 		}
 		figures = append(figures, f)
 	}
-	return figures, head.Stop()
+	return figures, b.head.Stop()
 }
 
 // load is what many clients do to a head.

@@ -29,20 +29,12 @@ const (
 // measureReport runs an agent beside Prometheus' node exporter on the same
 // machine: the one reports every ten seconds, the other is scraped as often.
 func measureReport(ctx context.Context, s settings) (figures []figure, err error) {
-	network, err := lab.NewNetwork(ctx, s.log)
+	b, err := newBed(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, network.Close()) }()
-	dir, err := os.MkdirTemp("", "muster-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	head := network.NewHead(s.program, dir)
-	if err := head.Start(ctx); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	network, head, dir := b.network, b.head, b.dir
 	for _, args := range [][]string{{"net", "create", "bench", "--first-ip", reportNode, "--ip-count", "1", "--mask-bits", "24"}, {"node", "create", "--mac", "52:54:00:77:00:01"}} {
 		if _, err := head.CLI(ctx, args...); err != nil {
 			return nil, err

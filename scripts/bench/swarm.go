@@ -39,24 +39,15 @@ const (
 )
 
 func measureSwarm(ctx context.Context, s settings) (figures []figure, err error) {
-	network, err := lab.NewNetwork(ctx, s.log)
+	if s.program, err = filepath.Abs(s.program); err != nil {
+		return nil, err
+	}
+	b, err := newBed(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, network.Close()) }()
-	dir, err := os.MkdirTemp("", "muster-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	program, err := filepath.Abs(s.program)
-	if err != nil {
-		return nil, err
-	}
-	w := &swarm{network: network, head: network.NewHead(program, dir), agent: filepath.Join(filepath.Dir(program), "muster-agent"), dir: dir, rate: s.rate}
-	if err := w.head.Start(ctx); err != nil {
-		return nil, err
-	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	w := &swarm{network: b.network, head: b.head, agent: filepath.Join(filepath.Dir(s.program), "muster-agent"), dir: b.dir, rate: s.rate}
 	defer func() { err = errors.Join(err, w.head.Stop()) }()
 	defer w.close(ctx)
 	for _, part := range []func() error{func() error { return w.makeImage(ctx, s.image) }, func() error { return w.makeNodes(ctx) }} {
