@@ -75,7 +75,7 @@ func (h *introducer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		json.NewEncoder(w).Encode(map[string]any{"success": true, "data": wire.Introduction{Every: 1, Keys: [][]byte{key},
 			Peers: []wire.Peer{{Name: "n1", Addr: h.peer, Ticket: wire.Ticket(key, netip.MustParseAddr("127.0.0.1"))}}}})
-	case wire.PathChunks:
+	case wire.PathChunks, wire.PathSpare:
 		raw, _ := io.ReadAll(r.Body)
 		for ; len(raw) > 0; raw = raw[32:] {
 			b := h.shelf[chunk.Digest(raw[:32])]

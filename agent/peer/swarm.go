@@ -222,7 +222,7 @@ func (f *fetch) askHead(ctx context.Context) {
 			pause(ctx, idle)
 			continue
 		}
-		l.URL = f.source.Head + wire.PathChunks + "?" + wire.QuerySpare + "=" + strconv.Itoa(n)
+		l.URL = f.source.Head + wire.PathSpare + "?" + wire.QueryMost + "=" + strconv.Itoa(n)
 		left, err := l.Ask(ctx, f.want, batch, f.got(true))
 		switch {
 		case err == nil:

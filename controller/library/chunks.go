@@ -30,8 +30,9 @@ func (l *Library) chunkRoutes() []api.Route {
 			Query: []api.Param{{Name: "version", Doc: "a version's number or tag; the content when it is left out"}}},
 		{Method: "GET", Path: wire.PathIndex + "{digest}", Permission: kind.Public, Doc: "An index as a delta from another one, for agents.", Handler: l.serveIndex, Raw: "application/octet-stream",
 			Query: []api.Param{{Name: "have", Doc: "digest of an index that the asker has"}}},
-		{Method: "POST", Path: wire.PathChunks, Permission: kind.Public, Doc: "Chunks by their digests, as frames; the body is digests of 32 bytes each.", Handler: l.serveChunks, Upload: true, Raw: "application/octet-stream",
-			Query: []api.Param{{Name: wire.QuerySpare, Doc: "at most so many, of those that no other node was given of late; the others count as absent"}}},
+		{Method: "POST", Path: wire.PathChunks, Permission: kind.Public, Doc: "Chunks by their digests, as frames; the body is digests of 32 bytes each.", Handler: l.serveChunks, Upload: true, Raw: "application/octet-stream"},
+		{Method: "POST", Path: wire.PathSpare, Permission: kind.NodeOnly, Doc: "The same for nodes that share what they get: those that no other node was given of late. The others count as absent.", Handler: l.serveSpare, Upload: true, Raw: "application/octet-stream",
+			Query: []api.Param{{Name: wire.QueryMost, Doc: "how many at most"}}},
 	}
 }
 
@@ -78,6 +79,7 @@ func (l *Library) serveIndex(w http.ResponseWriter, r *http.Request) error {
 // the last ones: a thousand nodes ask for the same.
 type deltas struct {
 	blobs *Blobs
+	slots chan struct{} // as many are made at once
 	mu    sync.Mutex
 	known map[[2]string]*madeDelta
 	bytes int
@@ -92,9 +94,16 @@ type madeDelta struct {
 // maxDeltas bounds the memory for deltas, in bytes.
 const maxDeltas = 128 << 20
 
-func newDeltas(b *Blobs) *deltas { return &deltas{blobs: b, known: map[[2]string]*madeDelta{}} }
+func newDeltas(b *Blobs) *deltas {
+	return &deltas{blobs: b, slots: make(chan struct{}, 2), known: map[[2]string]*madeDelta{}}
+}
 
 func (d *deltas) get(ctx context.Context, have, want string) ([]byte, error) {
+	if f, err := d.blobs.Open(have); err != nil {
+		have = "" // whatever strangers call theirs is one delta, from nothing
+	} else {
+		f.Close()
+	}
 	d.mu.Lock()
 	key := [2]string{have, want}
 	m, ok := d.known[key]
@@ -118,6 +127,8 @@ func (d *deltas) get(ctx context.Context, have, want string) ([]byte, error) {
 
 func (d *deltas) make(key [2]string, m *madeDelta) {
 	defer close(m.done)
+	d.slots <- struct{}{}
+	defer func() { <-d.slots }()
 	m.b, m.err = d.compute(key[0], key[1])
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -149,37 +160,37 @@ var errNoIndex = errors.New("it is not here, or something else")
 func isIndex(raw []byte) bool { return tree.Is(raw) || squash.Is(raw) }
 
 func (l *Library) serveChunks(w http.ResponseWriter, r *http.Request) error {
-	raw, err := io.ReadAll(io.LimitReader(r.Body, wire.MaxChunks*sha256.Size+1))
-	if err != nil {
-		return fault.Invalidf("The list of chunks broke off: %v.", err)
-	}
-	if len(raw) == 0 || len(raw)%sha256.Size != 0 || len(raw) > wire.MaxChunks*sha256.Size {
-		return fault.Invalidf("The body has %d bytes: want 1 to %d digests of %d bytes.", len(raw), wire.MaxChunks, sha256.Size)
-	}
-	allowed, err := l.spareOf(r, raw)
+	list, err := chunkList(r)
 	if err != nil {
 		return err
 	}
-	to := api.CallerOf(r.Context()).Addr
+	return l.sendChunks(w, list, func(chunk.Digest) bool { return true })
+}
+
+// chunkList reads the digests that a request is for.
+func chunkList(r *http.Request) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r.Body, wire.MaxChunks*sha256.Size+1))
+	if err != nil {
+		return nil, fault.Invalidf("The list of chunks broke off: %v.", err)
+	}
+	if len(raw) == 0 || len(raw)%sha256.Size != 0 || len(raw) > wire.MaxChunks*sha256.Size {
+		return nil, fault.Invalidf("The body has %d bytes: want 1 to %d digests of %d bytes.", len(raw), wire.MaxChunks, sha256.Size)
+	}
+	return raw, nil
+}
+
+// sendChunks answers a list; those that it may not give count as absent.
+func (l *Library) sendChunks(w http.ResponseWriter, list []byte, give func(chunk.Digest) bool) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	out := bufio.NewWriterSize(w, 256<<10)
 	var buf []byte
-	for ; len(raw) > 0; raw = raw[sha256.Size:] {
-		d := chunk.Digest(raw[:sha256.Size])
-		if allowed != nil && !allowed[d] {
-			if _, err := out.Write(chunk.PutFrameHead(nil, chunk.Absent, 0)); err != nil {
-				return err
+	for ; len(list) > 0; list = list[sha256.Size:] {
+		var stored []byte
+		enc := chunk.Absent
+		if d := chunk.Digest(list[:sha256.Size]); give(d) {
+			if b, e, err := l.opt.Blobs.chunks.Stored(d, buf); err == nil {
+				stored, enc, buf = b, e, b
 			}
-			continue
-		}
-		if allowed != nil {
-			l.spare.sent(to, d)
-		}
-		stored, enc, err := l.opt.Blobs.chunks.Stored(d, buf)
-		if err != nil {
-			stored, enc = nil, chunk.Absent
-		} else {
-			buf = stored
 		}
 		if _, err := out.Write(chunk.PutFrameHead(nil, enc, len(stored))); err != nil {
 			return err

@@ -2,7 +2,6 @@ package library
 
 import (
 	"net/http"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -25,7 +24,7 @@ type spare struct {
 }
 
 type gift struct {
-	to netip.Addr
+	to string // the node
 	at time.Time
 }
 
@@ -38,7 +37,7 @@ const (
 
 // choose gives those of the digests that a node shall get, n at most; for the
 // others it asks its peers.
-func (s *spare) choose(to netip.Addr, digests []byte, n int) map[chunk.Digest]bool {
+func (s *spare) choose(to string, digests []byte, n int, has func(chunk.Digest) bool) map[chunk.Digest]bool {
 	now := s.now()
 	out := map[chunk.Digest]bool{}
 	s.mu.Lock()
@@ -53,6 +52,9 @@ func (s *spare) choose(to netip.Addr, digests []byte, n int) map[chunk.Digest]bo
 	}
 	for ; len(digests) > 0 && len(out) < n && len(s.given) < maxGiven; digests = digests[len(chunk.Digest{}):] {
 		d := chunk.Digest(digests[:len(chunk.Digest{})])
+		if !has(d) {
+			continue // would only take up room
+		}
 		if g, ok := s.given[d]; !ok || g.to == to || now.Sub(g.at) > hold {
 			s.given[d] = gift{to, now}
 			out[d] = true
@@ -62,22 +64,31 @@ func (s *spare) choose(to netip.Addr, digests []byte, n int) map[chunk.Digest]bo
 }
 
 // sent notes that a chunk goes out only now.
-func (s *spare) sent(to netip.Addr, d chunk.Digest) {
+func (s *spare) sent(to string, d chunk.Digest) {
 	now := s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.given[d] = gift{to, now}
 }
 
-// spareOf gives what a request may have, nil for everything.
-func (l *Library) spareOf(r *http.Request, digests []byte) (map[chunk.Digest]bool, error) {
-	text := r.URL.Query().Get(wire.QuerySpare)
-	if text == "" {
-		return nil, nil
-	}
+// serveSpare gives those chunks that are asked for and were given to no other
+// node of late. Only nodes may ask: what is given to one is kept from the rest.
+func (l *Library) serveSpare(w http.ResponseWriter, r *http.Request) error {
+	text := r.URL.Query().Get(wire.QueryMost)
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > wire.MaxChunks {
-		return nil, fault.Invalidf("%s: %q is no number from 1 to %d.", wire.QuerySpare, text, wire.MaxChunks)
+		return fault.Invalidf("%s: %q is no number from 1 to %d.", wire.QueryMost, text, wire.MaxChunks)
 	}
-	return l.spare.choose(api.CallerOf(r.Context()).Addr, digests, n), nil
+	list, err := chunkList(r)
+	if err != nil {
+		return err
+	}
+	to := api.CallerOf(r.Context()).Node
+	mine := l.spare.choose(to, list, n, l.opt.Blobs.chunks.Has)
+	return l.sendChunks(w, list, func(d chunk.Digest) bool {
+		if mine[d] {
+			l.spare.sent(to, d)
+		}
+		return mine[d]
+	})
 }

@@ -21,9 +21,13 @@ const (
 // HeaderTicket carries a ticket from peer to peer.
 const HeaderTicket = "Muster-Ticket"
 
-// QuerySpare is the key of PathChunks' query for those who share: the answer
-// has at most so many chunks of those that the head gave to no other of late.
-const QuerySpare = "spare"
+// PathSpare is PathChunks for nodes that share: the answer has at most as many
+// chunks as the query QueryMost says, of those that the head gave to no other
+// node of late. The others count as absent.
+const (
+	PathSpare = PathChunks + "/spare"
+	QueryMost = "most"
+)
 
 // Announce is said every few seconds by a node that takes chunks from others
 // or gives them.
