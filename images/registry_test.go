@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,8 +26,8 @@ import (
 type site struct {
 	http.Handler
 	user, pass string
-	damage     func([]byte) []byte // of large blobs
-	broken     int                 // how many of those are cut off first
+	damaged    atomic.Bool  // large blobs are
+	broken     atomic.Int32 // how many of those are cut off first
 }
 
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -35,7 +36,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || (s.damage == nil && s.broken == 0) {
+	if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || (!s.damaged.Load() && s.broken.Load() <= 0) {
 		s.Handler.ServeHTTP(w, r)
 		return
 	}
@@ -45,11 +46,11 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	switch {
 	case len(body) < 2000: // configurations
-	case s.broken > 0:
-		s.broken--
+	case s.broken.Add(-1) >= 0:
 		body = body[:len(body)/2]
-	case s.damage != nil:
-		body = s.damage(body)
+	case s.damaged.Load():
+		body = bytes.Clone(body)
+		body[len(body)/2] ^= 1
 	}
 	w.Write(body)
 }
@@ -107,11 +108,11 @@ func TestImportRegistry(t *testing.T) {
 	}
 
 	// Transfers that break off are begun again; what is damaged is refused.
-	s.broken = 2
+	s.broken.Store(2)
 	imported(t, host+"/root:1", Registry)
-	s.damage = func(b []byte) []byte { b = bytes.Clone(b); b[len(b)/2] ^= 1; return b }
+	s.damaged.Store(true)
 	refusedFrom(t, host+"/root:1", "verifying")
-	s.damage = nil
+	s.damaged.Store(false)
 
 	s.user, s.pass = "me", "secret"
 	refusedFrom(t, host+"/root:1", "log in there with docker")
