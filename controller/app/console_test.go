@@ -35,8 +35,11 @@ func newSerial(t *testing.T, path string) *serial {
 // accept waits for the head.
 func (s *serial) accept() {
 	s.Helper()
-	var err error
-	if s.conn, err = s.Accept(); err != nil {
+	err := s.Listener.(*net.UnixListener).SetDeadline(time.Now().Add(time.Minute))
+	if err == nil {
+		s.conn, err = s.Accept()
+	}
+	if err != nil {
 		s.Fatal(err)
 	}
 	s.Cleanup(func() { s.conn.Close() })
@@ -84,6 +87,7 @@ func watch(t *testing.T, h *apptest.Head, tokens client.Tokens, mode string) *on
 // until takes what comes until it is as wanted.
 func (o *onlooker) until(what string, wanted func() bool) {
 	o.Helper()
+	defer time.AfterFunc(time.Minute, func() { o.Close() }).Stop()
 	for !wanted() {
 		said, state, err := o.Next()
 		if err != nil {

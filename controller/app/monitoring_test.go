@@ -53,6 +53,7 @@ func TestMonitoring(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ws.Close()
+	defer time.AfterFunc(time.Minute, func() { ws.Close() }).Stop()
 	if err := ws.WriteJSON(wire.Hello{Version: wire.Version, InImage: true, BootID: "b"}); err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +99,13 @@ func TestMonitoring(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("no trace came")
 	}
-	if got := <-lines; got != "Token secret" {
-		t.Errorf("InfluxDB is shown %q", got)
+	select {
+	case got := <-lines:
+		if got != "Token secret" {
+			t.Errorf("InfluxDB is shown %q", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no line came")
 	}
 	ask := func(url, token string) (int, string) {
 		req, err := http.NewRequest(http.MethodGet, url, nil)

@@ -43,6 +43,7 @@ type line struct {
 	target   Target
 	conn     io.ReadWriteCloser // nil while the line is down
 	reason   string             // why it is
+	ended    string             // why there will be none any more
 	parser   parser
 	began    time.Time // of the present line of text
 	log      rotating
@@ -74,9 +75,8 @@ func (l *line) close(why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.log.close()
-	for w := range l.watchers {
-		w.end(why)
-	}
+	l.ended = why
+	l.tellAll()
 }
 
 // look notes that the node was changed: its console may be somewhere else.
@@ -357,6 +357,10 @@ func (l *line) tellAll() {
 }
 
 func (l *line) tell(w *watcher) {
+	if l.ended != "" { // nothing that comes later may hide it
+		w.stand(standing{Mode: modeRead, Reason: l.ended, Ended: true})
+		return
+	}
 	s := standing{Mode: modeRead, Connected: l.conn != nil, Reason: l.reason}
 	if l.writer != nil {
 		s.Writer = l.writer.by.Name

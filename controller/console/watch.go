@@ -78,8 +78,6 @@ func (w *watcher) stand(s standing) {
 	w.rouse()
 }
 
-func (w *watcher) end(why string) { w.stand(standing{Mode: modeRead, Reason: why, Ended: true}) }
-
 func (w *watcher) rouse() {
 	select {
 	case w.wake <- struct{}{}:

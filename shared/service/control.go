@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -63,6 +64,10 @@ func (g *Group) Stop(name string) error {
 	})
 }
 
+// portTime is how long a part that restarts tries to get its port back, which
+// somebody's outgoing connection may have been given meanwhile.
+const portTime = 5 * time.Second
+
 // Restart takes a part down and up again, one that must stay too. Where that
 // does not come up again the group fails: nobody could mend it from outside.
 func (g *Group) Restart(name string) error {
@@ -70,6 +75,9 @@ func (g *Group) Restart(name string) error {
 		down := g.may(m, "stopped", func(o *member) bool { return o.cancel != nil })
 		g.halt(m)
 		err := g.start(m)
+		for until := time.Now().Add(portTime); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(until); err = g.start(m) {
+			time.Sleep(portTime / 100)
+		}
 		if err != nil && down != nil {
 			g.fail(m, err)
 		}
