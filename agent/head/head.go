@@ -106,13 +106,21 @@ func (r *Refused) Error() string {
 // out, unless that is nil. The time is the head's clock as the answer gives
 // it, zero when there was none.
 func (c *Client) Call(ctx context.Context, method, path string, in, out any) (time.Time, error) {
+	if in == nil {
+		return c.do(ctx, method, path, nil, out)
+	}
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return c.do(ctx, method, path, raw, out)
+}
+
+// do is Call with a body that is JSON already, nil for none.
+func (c *Client) do(ctx context.Context, method, path string, in []byte, out any) (time.Time, error) {
 	var body io.Reader
 	if in != nil {
-		raw, err := json.Marshal(in)
-		if err != nil {
-			return time.Time{}, err
-		}
-		body = bytes.NewReader(raw)
+		body = bytes.NewReader(in)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
@@ -205,9 +213,10 @@ func (c *Client) Boot(ctx context.Context, config, image string) (wire.Boot, err
 	return b, err
 }
 
-// PutStatus replaces the sections that s has, and gives the head's clock.
-func (c *Client) PutStatus(ctx context.Context, s wire.Status) (time.Time, error) {
-	return c.Call(ctx, http.MethodPut, wire.PathStatus, s, nil)
+// Send sends a report, the JSON of a wire.Status, and gives the head's clock.
+func (c *Client) Send(ctx context.Context, report []byte) (time.Time, error) {
+	// The transport may still read what it sends when the answer is there.
+	return c.do(ctx, http.MethodPut, wire.PathStatus, bytes.Clone(report), nil)
 }
 
 // Files gives the node's own files, as they are now. A head that knows of none

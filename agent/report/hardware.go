@@ -78,7 +78,7 @@ func (i *inventory) parts(ctx context.Context) []part {
 			if mac == "" && len(nics) > 0 {
 				mac, _ = nics[0]["mac"].(string)
 			}
-			i.t.text("mac", mac)
+			i.t.put("mac", mac)
 		}},
 		{"disks", []string{"disks"}, func() { i.t.put("disks", disks()) }},
 		{"gpus", []string{"gpus"}, func() { i.t.put("gpus", describe(ctx, i.run, gpus(i.root))) }},

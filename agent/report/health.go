@@ -107,20 +107,21 @@ func clock(skew time.Duration, most float64) []string {
 
 // filesystems are full, were made read-only by the kernel, or have errors.
 func (d *doctor) filesystems(most float64) (bad []string) {
-	all := d.mounts.usage()
-	for point, u := range all {
-		if u.Total > 0 && !u.ReadOnly {
-			if used := 100 - 100*float64(u.Free)/float64(u.Total); used >= most {
-				bad = append(bad, fmt.Sprintf("%s is %.0f %% full", point, used))
-			}
+	for _, m := range d.mounts.look() {
+		u, ok := m.usage()
+		switch {
+		case !ok:
+			continue
+		case m.readOnly && d.mounts.wrote[m.point]:
+			bad = append(bad, m.point+" became read-only")
+		case m.readOnly:
+			continue
 		}
-		if u.Inodes > 0 && !u.ReadOnly {
-			if used := 100 - 100*float64(u.InodesFree)/float64(u.Inodes); used >= most {
-				bad = append(bad, fmt.Sprintf("%.0f %% of the inodes of %s are used", used, point))
-			}
+		if used := 100 - 100*float64(u.free)/float64(max(u.total, 1)); u.total > 0 && used >= most {
+			bad = append(bad, fmt.Sprintf("%s is %.0f %% full", m.point, used))
 		}
-		if u.ReadOnly && d.mounts.wrote[point] {
-			bad = append(bad, point+" became read-only")
+		if used := 100 - 100*float64(u.inodesFree)/float64(max(u.inodes, 1)); u.inodes > 0 && used >= most {
+			bad = append(bad, fmt.Sprintf("%.0f %% of the inodes of %s are used", used, m.point))
 		}
 	}
 	files, _ := filepath.Glob(filepath.Join(d.root, "sys/fs/ext4/*/errors_count"))

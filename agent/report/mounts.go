@@ -1,6 +1,8 @@
 package report
 
 import (
+	"encoding/json"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,14 +13,16 @@ import (
 type mountTable struct {
 	file  procFile
 	buf   []byte
+	poll  [1]unix.PollFd
 	known []mount
 	wrote map[string]bool // mount points that were writable once
 }
 
 // mount is a local file system that has space to tell of.
 type mount struct {
-	point, device, kind string
-	readOnly            bool
+	point       string
+	readOnly    bool
+	name, about string // as JSON: the key of its entry with the colon, and the first fields of it
 }
 
 // look reads the table if it changed. poll(2) says so once; reading the file
@@ -28,8 +32,8 @@ func (m *mountTable) look() []mount {
 		m.file.path, m.buf, m.wrote = "/proc/self/mounts", make([]byte, 4<<10), map[string]bool{}
 	}
 	if m.file.f != nil && m.known != nil {
-		p := []unix.PollFd{{Fd: int32(m.file.f.Fd()), Events: unix.POLLPRI}}
-		if n, err := unix.Poll(p, 0); err == nil && n == 0 {
+		m.poll[0] = unix.PollFd{Fd: int32(m.file.f.Fd()), Events: unix.POLLPRI}
+		if n, err := unix.Poll(m.poll[:], 0); err == nil && n == 0 {
 			return m.known
 		}
 	}
@@ -63,9 +67,18 @@ func parseMounts(text string) []mount {
 		}
 		seen[point] = true
 		options := strings.Split(f[3], ",")
-		out = append(out, mount{point, f[0], f[2], options[0] == "ro"})
+		out = append(out, newMount(point, f[0], f[2], options[0] == "ro"))
 	}
 	return out
+}
+
+func newMount(point, device, kind string, readOnly bool) mount {
+	name, _ := json.Marshal(point) // texts always can be
+	about, _ := json.Marshal(struct {
+		Type   string `json:"type"`
+		Device string `json:"device"`
+	}{kind, device})
+	return mount{point, readOnly, string(name) + ":", strings.TrimSuffix(string(about), "}")}
 }
 
 func network(kind string) bool {
@@ -80,30 +93,44 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// space is how full a file system is.
-type space struct {
-	Type       string `json:"type"`
-	Device     string `json:"device"`
-	Total      uint64 `json:"total_kib"`
-	Free       uint64 `json:"free_kib"`
-	Inodes     uint64 `json:"inodes"`
-	InodesFree uint64 `json:"inodes_free"`
-	ReadOnly   bool   `json:"read_only,omitempty"`
+// space is how full a file system is, in KiB and inodes.
+type space struct{ total, free, inodes, inodesFree uint64 }
+
+// usage is the space of a mounted file system; false for one that is gone.
+func (m *mount) usage() (space, bool) {
+	var st unix.Statfs_t
+	if unix.Statfs(m.point, &st) != nil {
+		return space{}, false
+	}
+	block := uint64(st.Frsize)
+	if block == 0 {
+		block = uint64(st.Bsize)
+	}
+	return space{st.Blocks * block / 1024, st.Bavail * block / 1024, st.Files, st.Ffree}, true
 }
 
-// usage is the space on the mounted file systems, by mount point.
-func (m *mountTable) usage() map[string]space {
-	out := map[string]space{}
-	for _, k := range m.look() {
-		var st unix.Statfs_t
-		if unix.Statfs(k.point, &st) != nil {
+// appendUsage writes the space on the mounted file systems, by mount point.
+func (m *mountTable) appendUsage(to []byte) []byte {
+	to = append(to, '{')
+	begin := len(to)
+	known := m.look()
+	for i := range known {
+		u, ok := known[i].usage()
+		if !ok {
 			continue
 		}
-		block := uint64(st.Frsize)
-		if block == 0 {
-			block = uint64(st.Bsize)
+		if len(to) > begin {
+			to = append(to, ',')
 		}
-		out[k.point] = space{k.kind, k.device, st.Blocks * block / 1024, st.Bavail * block / 1024, st.Files, st.Ffree, k.readOnly}
+		to = append(append(to, known[i].name...), known[i].about...)
+		to = strconv.AppendUint(append(to, `,"total_kib":`...), u.total, 10)
+		to = strconv.AppendUint(append(to, `,"free_kib":`...), u.free, 10)
+		to = strconv.AppendUint(append(to, `,"inodes":`...), u.inodes, 10)
+		to = strconv.AppendUint(append(to, `,"inodes_free":`...), u.inodesFree, 10)
+		if known[i].readOnly {
+			to = append(to, `,"read_only":true`...)
+		}
+		to = append(to, '}')
 	}
-	return out
+	return append(to, '}')
 }

@@ -98,7 +98,7 @@ func (r *Reporter) reservedStatus(key string) bool {
 		return true
 	}
 	s := r.settings.Load()
-	return slices.ContainsFunc(r.watch.statusParts(), func(p part) bool { return s.status.takes(p.name) && slices.Contains(p.keys, key) })
+	return slices.ContainsFunc(r.watch.parts, func(p part) bool { return s.status.takes(p.name) && slices.Contains(p.keys, key) })
 }
 
 func (r *Reporter) reservedHardware(key string) bool {

@@ -2,11 +2,11 @@ package report
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"os"
 	"strings"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // shortRead is less than a page by more than the longest line.
@@ -55,15 +55,6 @@ func (p *procFile) read(buf *[]byte) []byte {
 	}
 }
 
-// lines calls fn for each line of a text.
-func lines(text []byte, fn func(line []byte)) {
-	for len(text) > 0 {
-		line, rest, _ := bytes.Cut(text, []byte{'\n'})
-		fn(line)
-		text = rest
-	}
-}
-
 // digits reads the number that a text begins with, after spaces.
 func digits(b []byte) (n uint64, rest []byte) {
 	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
@@ -78,16 +69,16 @@ func digits(b []byte) (n uint64, rest []byte) {
 // stamp is what changes with a file's content. A file that is not there has
 // the zero one.
 type stamp struct {
-	modified time.Time
+	modified unix.Timespec
 	size     int64
 }
 
 func stampOf(path string) stamp {
-	fi, err := os.Stat(path)
-	if err != nil {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
 		return stamp{}
 	}
-	return stamp{fi.ModTime(), fi.Size()}
+	return stamp{st.Mtim, st.Size}
 }
 
 func firstLine(file string) string {

@@ -18,18 +18,14 @@ package report
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net/http"
 	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"muster/agent/head"
 	"muster/agent/program"
 	"muster/shared/wire"
 )
@@ -37,18 +33,9 @@ import (
 const (
 	// defaultEvery is the beat until the head says what it wants.
 	defaultEvery = 10 * time.Second
-	// wholeEvery is how often all of the status is sent, give or take a quarter:
-	// not by all nodes at the same beat.
-	wholeEvery = 5 * time.Minute
 	// retry is how soon a report is sent again that the head did not get.
 	retry = 2 * time.Second
 )
-
-// Sender takes reports to the head, and gives the head's clock as it answers,
-// zero when it did not.
-type Sender interface {
-	PutStatus(ctx context.Context, s wire.Status) (time.Time, error)
-}
 
 // Config is what a reporter needs. Send and Log are required.
 type Config struct {
@@ -91,7 +78,7 @@ func New(c Config) *Reporter {
 		trouble: map[string]string{}, status: newTable(), hardware: newTable(),
 	}
 	r.owners = map[*table]map[string]string{r.status: {}, r.hardware: {}}
-	r.watch = newWatcher(r.status)
+	r.watch = newWatcher(r.status, c.Version)
 	r.inventory = inventory{t: r.hardware, root: "/", mac: c.MAC, run: c.Run}
 	r.doctor = doctor{root: "/", run: c.Run, mounts: &mountTable{}}
 	r.every.Store(int64(defaultEvery))
@@ -147,15 +134,19 @@ func (r *Reporter) beat() time.Duration {
 func (r *Reporter) Run(ctx context.Context) {
 	var plugins sync.WaitGroup
 	defer plugins.Wait()
-	plugins.Go(func() { r.each(ctx, r.beat, func() { r.others(ctx, "status") }) })
+	plugins.Go(func() {
+		r.each(ctx, r.statusPluginsEvery, func() { r.others(ctx, "status") })
+	})
 	plugins.Go(func() {
 		r.each(ctx, func() time.Duration { return r.settings.Load().hardwareEvery }, func() { r.others(ctx, "hardware"); r.rpm(ctx) })
 	})
 	plugins.Go(func() {
 		r.each(ctx, func() time.Duration { return r.settings.Load().healthEvery }, func() { r.checkup(ctx) })
 	})
-	to := transmission{id: fmt.Sprintf("%08x", rand.Uint32())}
+	to := newTransmission()
 	looked := time.Time{}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		s := r.settings.Load()
 		if now := time.Now(); now.Sub(looked) >= s.hardwareEvery || now.Before(looked) {
@@ -168,9 +159,10 @@ func (r *Reporter) Run(ctx context.Context) {
 			next = min(next, retry)
 		}
 		changed := r.settingsChange()
-		timer := time.NewTimer(next)
+		timer.Reset(next)
 		select {
 		case <-ctx.Done():
+			return
 		case <-r.kick:
 			to.forget()
 		case <-changed:
@@ -178,27 +170,34 @@ func (r *Reporter) Run(ctx context.Context) {
 			r.watch.forget()
 		case <-timer.C:
 		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return
-		}
 	}
 }
 
-// each does something at a beat, and at once with other settings.
+// statusPluginsEvery is how often executables say what the status is; never
+// where there are none.
+func (r *Reporter) statusPluginsEvery() time.Duration {
+	if len(r.settings.Load().status.others) == 0 {
+		return 0
+	}
+	return r.beat()
+}
+
+// each does something at a beat, and at once with other settings; only then
+// where the beat is 0.
 func (r *Reporter) each(ctx context.Context, every func() time.Duration, do func()) {
 	for {
 		changed := r.settingsChange()
 		do()
-		timer := time.NewTimer(untilBeat(time.Now(), every()))
+		var beat <-chan time.Time
+		if every := every(); every > 0 {
+			beat = time.After(untilBeat(time.Now(), every))
+		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-changed:
-		case <-timer.C:
+		case <-beat:
 		}
-		timer.Stop()
 	}
 }
 
@@ -216,8 +215,8 @@ func untilBeat(now time.Time, every time.Duration) time.Duration {
 // look takes the built-in parts of the status.
 func (r *Reporter) look(s *Settings) {
 	packages := r.watch.packages
-	r.watch.always(r.Version, time.Duration(r.skew.Load()).Abs() > wire.MaxSkew/2)
-	for _, p := range r.watch.statusParts() {
+	r.watch.always(time.Duration(r.skew.Load()).Abs() > wire.MaxSkew/2)
+	for _, p := range r.watch.parts {
 		if s.status.takes(p.name) {
 			p.collect()
 		} else {
@@ -227,76 +226,6 @@ func (r *Reporter) look(s *Settings) {
 	if packages != r.watch.packages {
 		debug.FreeOSMemory() // package lists are large for a moment
 	}
-}
-
-// transmission is what the head has of this node.
-type transmission struct {
-	id       string // of this reporter
-	number   uint64 // of reports
-	last     string // the report that the head took last; "" for none
-	status   uint64 // the newest change of each table that it has
-	hardware uint64
-	whole    time.Time // when all of it is due again
-	said     string    // of what was logged last
-}
-
-func (t *transmission) forget() { t.last, t.status, t.hardware = "", nothing, nothing }
-
-// send makes a report of what the head does not have and sends it. It says no
-// if that should be tried again soon.
-func (r *Reporter) send(ctx context.Context, t *transmission) bool {
-	t.number++
-	report := wire.Status{Report: fmt.Sprintf("%s.%d", t.id, t.number)}
-	status, hardware := uint64(0), t.hardware
-	whole := t.last == "" || time.Now().After(t.whole)
-	if whole {
-		report.Status, report.Keep, status = r.status.whole(t.status)
-	} else {
-		report.Since = t.last
-		report.Status, report.Drop, status = r.status.since(t.status)
-	}
-	if fresh, gone, now := r.hardware.since(t.hardware); len(fresh)+len(gone) > 0 {
-		report.Hardware, _, hardware = r.hardware.whole(nothing)
-		hardware = min(hardware, now)
-	}
-	began := time.Now()
-	now, err := r.Send.PutStatus(ctx, report)
-	if ctx.Err() != nil {
-		return true
-	}
-	r.compare(now, began)
-	if err == nil {
-		t.last, t.status, t.hardware, t.said = report.Report, status, hardware, ""
-		if whole {
-			t.whole = time.Now().Add(wholeEvery*3/4 + rand.N(wholeEvery/2))
-		}
-		return true
-	}
-	if err.Error() != t.said {
-		r.Log.Warn("the head did not take the status", "error", err)
-		t.said = err.Error()
-	}
-	refused := (*head.Refused)(nil)
-	if !errors.As(err, &refused) {
-		return false
-	}
-	conflict := refused.Status == http.StatusConflict && t.status != nothing
-	t.forget()
-	return !conflict // it does not have what it was to keep: send all of it
-}
-
-// compare finds how far this clock is from the head's, whose answer gives whole
-// seconds.
-func (r *Reporter) compare(head, began time.Time) {
-	if head.IsZero() {
-		return
-	}
-	middle := began.Add(time.Since(began) / 2)
-	skew := head.Add(500 * time.Millisecond).Sub(middle.Round(0))
-	if skew.Abs() < time.Second {
-		skew = 0
-	}
-	r.skew.Store(int64(skew))
 }
 
 // fail notes what is wrong with a plugin, "" for nothing, and shows all that is.

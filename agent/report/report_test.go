@@ -21,16 +21,25 @@ import (
 // values gives a table's entries as they come to a head.
 func values(t *testing.T, table *table) map[string]any {
 	t.Helper()
-	all, _, _ := table.whole(nothing)
-	raw, err := json.Marshal(all)
-	if err != nil || len(raw) > 512<<10 {
-		t.Fatalf("%d bytes, %v", len(raw), err)
+	raw, _, _ := table.whole(nil, nothing)
+	if len(raw) > 1<<20 {
+		t.Fatalf("%d bytes", len(raw))
 	}
 	out := map[string]any{}
 	if err := json.Unmarshal(raw, &out); err != nil {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// since gives the entries that are new, and those that are gone.
+func since(t *testing.T, table *table, change uint64) (fresh map[string]any, gone []string) {
+	t.Helper()
+	raw, gone, _ := table.since(nil, change)
+	if err := json.Unmarshal(raw, &fresh); err != nil {
+		t.Fatal(err)
+	}
+	return fresh, gone
 }
 
 func takesAll(string) bool { return true }
@@ -54,9 +63,9 @@ func TestHardwareOfThisMachine(t *testing.T) {
 			t.Errorf("%s is %v", key, h[key])
 		}
 	}
-	_, _, before := i.t.since(nothing)
+	before := i.t.change()
 	i.look(t.Context(), takesAll)
-	if fresh, gone, _ := i.t.since(before); len(fresh)+len(gone) > 0 {
+	if fresh, gone := since(t, i.t, before); len(fresh)+len(gone) > 0 {
 		t.Errorf("nothing changed, and yet %v and %v did", fresh, gone)
 	}
 	i.look(t.Context(), func(part string) bool { return part == "memory" })
@@ -89,9 +98,9 @@ func TestStatusOfThisMachine(t *testing.T) {
 	if total, _ := root["total_kib"].(float64); total == 0 {
 		t.Errorf("the root file system is %v", root)
 	}
-	_, _, before := r.status.since(nothing)
+	before := r.status.change()
 	r.look(r.settings.Load())
-	fresh, _, _ := r.status.since(before)
+	fresh, _ := since(t, r.status, before)
 	for _, key := range []string{"packages", "modules", "kernel", "users", "os", "boot_id"} {
 		if fresh[key] != nil {
 			t.Errorf("%s is sent again", key)
@@ -133,7 +142,11 @@ type flaky struct {
 	clock time.Time
 }
 
-func (f *flaky) PutStatus(_ context.Context, s wire.Status) (time.Time, error) {
+func (f *flaky) Send(_ context.Context, report []byte) (time.Time, error) {
+	var s wire.Status
+	if err := json.Unmarshal(report, &s); err != nil {
+		return f.clock, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail--; f.fail >= 0 {

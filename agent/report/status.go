@@ -22,43 +22,22 @@ const (
 )
 
 // watcher looks at how the node is. What is read at each beat is read from open
-// files; what changes seldom only when the kernel or a file's stamp says so.
+// files into one buffer; what changes seldom only when the kernel or a file's
+// stamp says so.
 type watcher struct {
-	t   *table
-	buf []byte
+	t       *table
+	version string // of the agent
+	parts   []part
+	buf     []byte // for files
+	out     []byte // for values
+	shown   bool   // what never changes
 
-	uptime, load, memory, network procFile
-	mounts                        mountTable
-	modules                       uint64 // links of /sys/module
-	users, release                stamp
-	packages                      packageLists
-}
-
-func newWatcher(t *table) *watcher {
-	return &watcher{
-		t: t, buf: make([]byte, 8<<10),
-		uptime: procFile{path: "/proc/uptime"}, load: procFile{path: "/proc/loadavg"},
-		memory: procFile{path: "/proc/meminfo"}, network: procFile{path: "/proc/net/dev"},
-	}
-}
-
-// statusParts are the built-in status plugins, and the keys of each.
-func (w *watcher) statusParts() []part {
-	return []part{
-		{"load", []string{"load_avg"}, w.loads},
-		{"memory", []string{"ram_free", "ram_available", "ram_cached", "swap_free", "swap_total"}, w.memories},
-		{"system", []string{"os", "os_version", "hostname", "kernel"}, w.system},
-		{"modules", []string{"modules"}, w.loaded},
-		{"packages", []string{"packages"}, w.installed},
-		{"filesystems", []string{"filesystems"}, w.filesystems},
-		{"network", []string{"network"}, w.counters},
-		{"users", []string{"users"}, w.loggedIn},
-	}
-}
-
-// forget makes everything be looked at anew: other parts may be chosen.
-func (w *watcher) forget() {
-	w.modules, w.users, w.release, w.packages = 0, stamp{}, stamp{}, packageLists{}
+	load, memory, network procFile
+	mounts                mountTable
+	names                 unix.Utsname
+	modules               uint64 // links of /sys/module
+	users, release        stamp
+	packages              packageLists
 }
 
 // part is a built-in plugin.
@@ -68,21 +47,45 @@ type part struct {
 	collect func()
 }
 
+func newWatcher(t *table, version string) *watcher {
+	w := &watcher{
+		t: t, version: version, buf: make([]byte, 4<<10),
+		load: procFile{path: "/proc/loadavg"}, memory: procFile{path: "/proc/meminfo"}, network: procFile{path: "/proc/net/dev"},
+	}
+	w.parts = []part{
+		{"load", []string{"load_avg"}, w.loads},
+		{"memory", []string{"ram_free", "ram_available", "ram_cached", "swap_free", "swap_total"}, w.memories},
+		{"system", []string{"os", "os_version", "hostname", "kernel"}, w.system},
+		{"modules", []string{"modules"}, w.loaded},
+		{"packages", []string{"packages"}, w.installed},
+		{"filesystems", []string{"filesystems"}, w.filesystems},
+		{"network", []string{"network"}, w.counters},
+		{"users", []string{"users"}, w.loggedIn},
+	}
+	return w
+}
+
+// forget makes everything be looked at anew: other parts may be chosen.
+func (w *watcher) forget() {
+	w.names, w.modules, w.users, w.release, w.packages = unix.Utsname{}, 0, stamp{}, stamp{}, packageLists{}
+}
+
 // always is what no choice of plugins leaves out. With a clock that is known to
 // be wrong the node's time is left out.
-func (w *watcher) always(version string, wrong bool) {
-	w.t.text("agent_version", version)
-	if !w.t.has("boot_id") {
-		w.t.text("boot_id", BootID())
+func (w *watcher) always(wrong bool) {
+	if !w.shown {
+		w.shown = w.t.put("agent_version", w.version) && w.t.put("boot_id", BootID())
 	}
-	if up, _ := digits(w.uptime.read(&w.buf)); up > 0 {
-		w.t.uint("uptime", up)
+	var up unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) == nil {
+		w.t.uint("uptime", uint64(up.Sec))
 	}
 	if wrong {
 		w.t.drop(wire.KeyTime)
 		return
 	}
-	w.t.set(wire.KeyTime, strconv.AppendFloat(nil, float64(time.Now().UnixMilli())/1000, 'f', -1, 64))
+	w.out = strconv.AppendFloat(w.out[:0], float64(time.Now().UnixMilli())/1000, 'f', -1, 64)
+	w.t.set(wire.KeyTime, w.out)
 }
 
 // BootID is a UUID that the kernel makes at each boot.
@@ -90,15 +93,23 @@ func BootID() string { return firstLine("/proc/sys/kernel/random/boot_id") }
 
 // loads copies the three numbers, as the kernel writes them.
 func (w *watcher) loads() {
-	f := bytes.Fields(w.load.read(&w.buf))
-	if len(f) < 3 {
-		return
+	rest := w.load.read(&w.buf)
+	w.out = append(w.out[:0], '[')
+	for i := range 3 {
+		number, after, ok := bytes.Cut(rest, []byte{' '})
+		if !ok || len(number) == 0 {
+			return
+		}
+		if i > 0 {
+			w.out = append(w.out, ',')
+		}
+		w.out, rest = append(w.out, number...), after
 	}
-	w.t.set("load_avg", []byte("["+string(f[0])+","+string(f[1])+","+string(f[2])+"]"))
+	w.t.set("load_avg", append(w.out, ']'))
 }
 
 func (w *watcher) memories() {
-	lines(w.memory.read(&w.buf), func(line []byte) {
+	for line := range bytes.Lines(w.memory.read(&w.buf)) {
 		name, value, _ := bytes.Cut(line, []byte{':'})
 		key := ""
 		switch string(name) {
@@ -108,29 +119,33 @@ func (w *watcher) memories() {
 			key = "ram_available"
 		case "Cached":
 			key = "ram_cached"
-		case "SwapFree":
-			key = "swap_free"
 		case "SwapTotal":
 			key = "swap_total"
+		case "SwapFree":
+			key = "swap_free"
 		default:
-			return
+			continue
 		}
 		n, _ := digits(value)
 		w.t.uint(key, n)
-	})
+		if key == "swap_free" {
+			return // the last one
+		}
+	}
 }
 
 func (w *watcher) system() {
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		w.t.text("kernel", unix.ByteSliceToString(u.Release[:]))
-		w.t.text("hostname", unix.ByteSliceToString(u.Nodename[:]))
+	var now unix.Utsname
+	if unix.Uname(&now) == nil && now != w.names {
+		w.names = now
+		w.t.put("kernel", unix.ByteSliceToString(now.Release[:]))
+		w.t.put("hostname", unix.ByteSliceToString(now.Nodename[:]))
 	}
 	if now := stampOf("/etc/os-release"); now != w.release || w.release == (stamp{}) {
 		w.release = now
 		release := osRelease()
-		w.t.text("os", release["PRETTY_NAME"])
-		w.t.text("os_version", release["VERSION_ID"])
+		w.t.put("os", release["PRETTY_NAME"])
+		w.t.put("os_version", release["VERSION_ID"])
 	}
 }
 
@@ -161,39 +176,53 @@ func (w *watcher) installed() {
 	}
 }
 
-func (w *watcher) filesystems() { w.t.put("filesystems", w.mounts.usage()) }
+func (w *watcher) filesystems() {
+	w.out = w.mounts.appendUsage(w.out[:0])
+	w.t.set("filesystems", w.out)
+}
+
+// netColumn is a column of /proc/net/dev and what it is called here.
+type netColumn struct {
+	name string
+	at   int
+}
+
+func netColumns() [8]netColumn {
+	return [...]netColumn{{"rx_bytes", 0}, {"tx_bytes", 8}, {"rx_packets", 1}, {"tx_packets", 9}, {"rx_errors", 2}, {"tx_errors", 10}, {"rx_dropped", 3}, {"tx_dropped", 11}}
+}
+
+// odd is what JSON cannot have as it is, nor any sane name.
+func odd(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }
 
 // counters are what the interfaces have moved since they came up.
 func (w *watcher) counters() {
-	out := append(w.buf[:0:0], '{')
+	w.out = append(w.out[:0], '{')
 	count := 0
-	lines(w.network.read(&w.buf), func(line []byte) {
+	for line := range bytes.Lines(w.network.read(&w.buf)) {
 		name, values, ok := bytes.Cut(line, []byte{':'})
 		name = bytes.TrimSpace(name)
-		if !ok || string(name) == "lo" || count == maxInterfaces || bytes.ContainsAny(name, `"\`) {
-			return
+		if !ok || string(name) == "lo" || count == maxInterfaces || bytes.ContainsFunc(name, odd) {
+			continue
 		}
-		var n [16]uint64
+		var n [12]uint64
 		for i := range n {
 			n[i], values = digits(values)
 		}
 		if count++; count > 1 {
-			out = append(out, ',')
+			w.out = append(w.out, ',')
 		}
-		out = append(append(append(out, '"'), name...), `":{`...)
-		for i, c := range []struct {
-			key    string
-			column int
-		}{{"rx_bytes", 0}, {"tx_bytes", 8}, {"rx_packets", 1}, {"tx_packets", 9}, {"rx_errors", 2}, {"tx_errors", 10}, {"rx_dropped", 3}, {"tx_dropped", 11}} {
+		w.out = append(append(append(w.out, '"'), name...), `":{`...)
+		for i, c := range netColumns() {
 			if i > 0 {
-				out = append(out, ',')
+				w.out = append(w.out, ',')
 			}
-			out = append(append(append(out, '"'), c.key...), `":`...)
-			out = strconv.AppendUint(out, n[c.column], 10)
+			w.out = append(append(append(w.out, '"'), c.name...), `":`...)
+			w.out = strconv.AppendUint(w.out, n[c.at], 10)
 		}
-		out = append(out, '}')
-	})
-	w.t.set("network", append(out, '}'))
+		w.out = append(w.out, '}')
+	}
+	w.out = append(w.out, '}')
+	w.t.set("network", w.out)
 }
 
 // loggedIn is who is, from utmp where the system has one.

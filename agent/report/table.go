@@ -18,17 +18,18 @@ const (
 )
 
 // table is the status as it was last seen, entry by entry, and when each last
-// changed, so that a report can be made of what is new.
+// changed, so that a report can be made of what is new. Neither to note what
+// did not change nor to write a report takes memory.
 type table struct {
 	mu      sync.Mutex
 	now     uint64 // counts changes
 	bytes   int
 	entries map[string]*entry
 	gone    map[string]uint64 // entries that are no more, and since which change
-	scratch []byte
 }
 
 type entry struct {
+	name    []byte // the key as JSON, with its colon
 	raw     []byte // JSON
 	changed uint64
 }
@@ -47,7 +48,11 @@ func (t *table) set(key string, raw []byte) bool {
 		if len(t.entries) >= maxKeys {
 			return false
 		}
-		e = &entry{}
+		name, err := json.Marshal(key)
+		if err != nil {
+			return false
+		}
+		e = &entry{name: append(name, ':')}
 	} else if bytes.Equal(e.raw, raw) {
 		return true
 	}
@@ -62,14 +67,12 @@ func (t *table) set(key string, raw []byte) bool {
 	return true
 }
 
-// uint and text are the common values; put is for any other. A value that JSON
-// has no form for is left out.
+// uint is for numbers that change often, put for any other value. One that
+// JSON has no form for is left out.
 func (t *table) uint(key string, n uint64) {
-	t.scratch = strconv.AppendUint(t.scratch[:0], n, 10)
-	t.set(key, t.scratch)
+	var text [20]byte
+	t.set(key, strconv.AppendUint(text[:0], n, 10))
 }
-
-func (t *table) text(key, s string) { t.put(key, s) }
 
 func (t *table) put(key string, v any) bool {
 	raw, err := json.Marshal(v)
@@ -96,15 +99,23 @@ func (t *table) drop(keys ...string) {
 	}
 }
 
-// since gives the entries that are new after a change, those that are no more,
-// and the number of the newest change. The values are copies.
-func (t *table) since(change uint64) (fresh map[string]any, gone []string, now uint64) {
+// change is the number of the newest one.
+func (t *table) change() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fresh = make(map[string]any, 16)
-	for key, e := range t.entries {
+	return t.now
+}
+
+// since writes the entries that are new after a change as an object, and gives
+// those that are no more, and the number of the newest change.
+func (t *table) since(to []byte, change uint64) (text []byte, gone []string, now uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	to = append(to, '{')
+	begin := len(to)
+	for _, e := range t.entries {
 		if e.changed > change {
-			fresh[key] = json.RawMessage(bytes.Clone(e.raw))
+			to = e.write(to, begin)
 		}
 	}
 	for key, when := range t.gone {
@@ -114,23 +125,32 @@ func (t *table) since(change uint64) (fresh map[string]any, gone []string, now u
 			delete(t.gone, key)
 		}
 	}
-	return fresh, gone, t.now
+	return append(to, '}'), gone, t.now
 }
 
-// whole gives all entries, but for the bulky ones that did not change after a
+// whole writes all entries, but for the bulky ones that did not change after a
 // change that the head has: those are to be kept.
-func (t *table) whole(change uint64) (all map[string]any, keep []string, now uint64) {
+func (t *table) whole(to []byte, change uint64) (text []byte, keep []string, now uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all = make(map[string]any, len(t.entries))
+	to = append(to, '{')
+	begin := len(to)
 	for key, e := range t.entries {
 		if len(e.raw) > bulky && e.changed <= change {
 			keep = append(keep, key)
 			continue
 		}
-		all[key] = json.RawMessage(bytes.Clone(e.raw))
+		to = e.write(to, begin)
 	}
-	return all, keep, t.now
+	return append(to, '}'), keep, t.now
+}
+
+// write appends an entry to an object whose first one begins at begin.
+func (e *entry) write(to []byte, begin int) []byte {
+	if len(to) > begin {
+		to = append(to, ',')
+	}
+	return append(append(to, e.name...), e.raw...)
 }
 
 // nothing is a change before all others: with it everything is new.

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -131,7 +132,7 @@ func (a *agent) report(ctx context.Context, to *head.Client) {
 		case <-next:
 		}
 		status := wire.Status{Hardware: hardware, Status: map[string]any{"simulated": true, "load_avg": []float64{0, 0, 0}, "agent": a.Version, "boot_id": a.bootID}}
-		if _, err := to.PutStatus(ctx, status); err == nil {
+		if _, err := to.Call(ctx, http.MethodPut, wire.PathStatus, status, nil); err == nil {
 			hardware = nil // what does not change is not sent again
 		}
 		every := time.Duration(a.every.Load())
