@@ -34,7 +34,7 @@ func buildHelper(t *testing.T) string {
 			return
 		}
 		helper.path = filepath.Join(dir, "muster-pam")
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", helper.path, "./muster-pam")
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", helper.path, "./muster-pam")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			helper.err = fmt.Errorf("building muster-pam (needs gcc and libpam0g-dev): %v: %s", err, out)

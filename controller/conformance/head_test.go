@@ -37,7 +37,7 @@ var built = sync.OnceValues(func() (programs, error) {
 	}
 	p := programs{filepath.Join(dir, "muster-agent"), filepath.Join(dir, "muster-pam")}
 	for path, what := range map[string][2]string{p.agent: {"muster/agent", "0"}, p.pam: {"muster/controller/auth/muster-pam", "1"}} {
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", path, what[0])
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", path, what[0])
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+what[1])
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return p, fmt.Errorf("building %s: %w: %s", what[0], err, out)
