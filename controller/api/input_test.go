@@ -157,7 +157,7 @@ func TestBadPaths(t *testing.T) {
 	for path, status := range map[string]int{
 		"/nothing": 404, "/nodes/x/y/z": 404, "/node": 404, "/node/": 404, "/nodes/": 404, "/node/n0/": 404, "/node/n0/nothing": 404,
 		"/node/" + strings.Repeat("x", 10_000): 404, "/node/%00": 404, "/node/%2e%2e": 404,
-		"/nodes/../../secret": 404, "/node/./n0": 404, "/kickstart/..": 404,
+		"/nodes/../../secret": 404, "/node/./n0": 404, "/node//status": 404, "//nodes": 404, "/kickstart/..": 404,
 	} {
 		a := h.Do("GET", path, nil)
 		if a.Status != status || a.Success == nil || *a.Success || a.Reason == "" {

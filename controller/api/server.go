@@ -44,9 +44,15 @@ func New(auth Authenticator, log *slog.Logger, routes ...[]Route) (http.Handler,
 // nowhere is the pattern of what no route has.
 const nowhere = "/"
 
-// ServeHTTP serves the routes. A path with . or .. in it names nothing; the mux
-// would answer it with a redirect and a page.
+// ServeHTTP serves the routes. A path with . or .. or an empty part in it names
+// nothing; the mux would answer it with a redirect and a page, to where a
+// script whose variable is empty did not want to go. Only package managers, who
+// put slash to slash in trees of files, are sent on.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path := r.URL.EscapedPath(); strings.Contains(path, "//") && strings.HasPrefix(strings.TrimLeft(path, "/"), Root[1:]) {
+		h.fail(w, r, fault.New(fault.NotFound, "There is nothing at %.200s, which has // in it: a name is missing, or a slash too many.", r.URL.Path))
+		return
+	}
 	for part := range strings.SplitSeq(r.URL.EscapedPath(), "/") {
 		if part == "." || part == ".." {
 			h.fail(w, r, fault.New(fault.NotFound, "There is nothing at %.200s, which has %s in it.", r.URL.Path, part))
