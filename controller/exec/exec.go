@@ -113,8 +113,7 @@ func read(w http.ResponseWriter, r *http.Request) (in request, stdin io.Reader, 
 			return in, nil, fault.Invalidf("timeout: %q is not a number of seconds.", text)
 		}
 	}
-	// Output may come before all input was read.
-	http.NewResponseController(w).EnableFullDuplex() // HTTP/2 is so anyway
+	openInput(w, r)
 	return in, r.Body, nil
 }
 
@@ -160,7 +159,8 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 	// An aborted request closes the stream, which kills the command.
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer stop()
-	go feed(stream, stdin)
+	fed := make(chan struct{})
+	go func() { defer close(fed); feed(stream, stdin) }()
 	exit, err := relay(w, stream)
 	if r.Context().Err() != nil {
 		return r.Context().Err()
@@ -175,6 +175,10 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set(TrailerStatus, strconv.Itoa(exit.Status))
 	if exit.Error != "" {
 		w.Header().Set(TrailerError, strconv.QuoteToASCII(exit.Error))
+	}
+	if stdin == r.Body {
+		stream.Close()
+		dismiss(w, r, fed)
 	}
 	return nil
 }
@@ -215,26 +219,6 @@ func (e *Exec) record(ctx context.Context, by kind.Author, nodes []*object.Node,
 	}
 	detail["nodes"], detail["count"] = fold(nodes), strconv.Itoa(len(nodes))
 	return e.Record(ctx, by, nil, detail)
-}
-
-// feed sends the input as it comes, and its end. An input that breaks off ends
-// the command: half of it must not pass for all.
-func feed(stream io.WriteCloser, stdin io.Reader) {
-	buf := make([]byte, wire.MaxFrame)
-	for {
-		n, err := stdin.Read(buf)
-		if n > 0 && wire.WriteFrame(stream, wire.FrameStdin, buf[:n]) != nil {
-			return // the stream is gone, which the reading side reports
-		}
-		if err == io.EOF {
-			wire.WriteFrame(stream, wire.FrameStdin, nil)
-			return
-		}
-		if err != nil {
-			stream.Close()
-			return
-		}
-	}
 }
 
 // begin sends the answer's head, with a body whose length is open.
