@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -38,13 +37,6 @@ const defaultState = "/var/lib/muster-agent"
 const (
 	defaultPlugins = "/etc/muster/plugins:/usr/lib/muster/plugins"
 	defaultInit    = "/etc/muster/init.d:/usr/lib/muster/init.d"
-)
-
-// The agent takes memory from those who compute: it collects garbage early,
-// and from heapLimit bytes on all the time.
-const (
-	gcPercent = 25
-	heapLimit = 12 << 20
 )
 
 // options are the flags of run.
@@ -96,8 +88,8 @@ func parseRun(args []string, stderr io.Writer) (options, error) {
 // admin must repair.
 func run(ctx context.Context, o options, stderr io.Writer) error {
 	all := ctx // the life of the agent, not that of a link
-	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(heapLimit)
+	bound()
+	loosen()
 	runtime.GOMAXPROCS(1) // one core at most is taken from who computes, and no thread spins for work
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	dialer := head.Dialer{Bind: o.bind, Version: o.version}
@@ -146,7 +138,7 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { link.Run(ctx, config) })
 	parts.Go(func() { reporter.Run(ctx) })
-	parts.Go(func() { releaseStart(ctx) })
+	parts.Go(func() { tend(ctx) })
 	parts.Go(func() {
 		if err := network.Renew(ctx, o.state, log); err != nil {
 			log.Warn("the address is not renewed", "error", err)

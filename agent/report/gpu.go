@@ -32,11 +32,12 @@ type gpu struct {
 }
 
 // gpus are those below root.
-func gpus(root string) []gpu {
+func gpus(root string, p *pace) []gpu {
 	out := []gpu{}
 	dirs, _ := filepath.Glob(filepath.Join(root, "sys/bus/pci/devices/*"))
 	slices.Sort(dirs)
 	for _, dir := range dirs {
+		p.step()
 		class := firstLine(dir + "/class")
 		if !strings.HasPrefix(class, "0x03") && !strings.HasPrefix(class, "0x1200") || len(out) == maxGPUs {
 			continue
@@ -102,11 +103,12 @@ func describe(ctx context.Context, r program.Runner, have []gpu) []gpu {
 
 // gpuErrors counts the uncorrectable errors of each card since the boot: what
 // the PCI bus saw, what amdgpu's memory did, and what nvidia-smi counts.
-func gpuErrors(ctx context.Context, r program.Runner, root string) map[string]uint64 {
-	have := gpus(root)
+func gpuErrors(ctx context.Context, r program.Runner, root string, p *pace) map[string]uint64 {
+	have := gpus(root, p)
 	out := map[string]uint64{}
 	for _, g := range have {
 		dir := filepath.Join(root, "sys/bus/pci/devices", g.Address)
+		p.step()
 		var n uint64
 		for _, file := range []string{"aer_dev_fatal", "aer_dev_nonfatal"} {
 			eachLine(filepath.Join(dir, file), func(line string) bool {

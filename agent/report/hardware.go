@@ -35,10 +35,12 @@ type inventory struct {
 // look takes the parts that are chosen. What takes long is looked at only when
 // there are other devices than before.
 func (i *inventory) look(ctx context.Context, takes func(part string) bool) {
-	devices := i.devices()
+	pace := newPace(ctx)
+	devices := i.devices(pace)
 	same := devices == i.seen
 	i.seen = devices
-	for _, p := range i.parts(ctx) {
+	for _, p := range i.parts(ctx, pace) {
+		pace.step()
 		switch {
 		case !takes(p.name):
 			i.t.drop(p.keys...)
@@ -49,9 +51,10 @@ func (i *inventory) look(ctx context.Context, takes func(part string) bool) {
 }
 
 // devices names what is there, to notice what is new.
-func (i *inventory) devices() string {
+func (i *inventory) devices(p *pace) string {
 	var names strings.Builder
 	for _, dir := range []string{"sys/block", "sys/bus/pci/devices", "sys/devices/system/cpu", "sys/devices/system/node"} {
+		p.step()
 		d, err := os.Open(filepath.Join(i.root, dir))
 		if err != nil {
 			continue
@@ -65,14 +68,14 @@ func (i *inventory) devices() string {
 }
 
 // parts are the built-in hardware plugins, and the keys of each.
-func (i *inventory) parts(ctx context.Context) []part {
+func (i *inventory) parts(ctx context.Context, p *pace) []part {
 	return []part{
 		{"cpu", []string{"cpu_arch", "cpu_count", "cpu_cores", "cpu_model", "cpu_vendor", "cpu_sockets", "numa_nodes"}, i.with(processors)},
 		{"memory", []string{"ram_total"}, i.with(memory)},
 		{"machine", []string{"uefi", "vendor", "product", "product_version", "serial", "system_uuid", "bios_vendor", "bios_version", "bios_date",
 			"board_vendor", "board_product", "board_serial", "chassis_serial", "asset_tag"}, i.with(machine)},
 		{"nics", []string{"nics", "mac"}, func() {
-			nics := interfaces()
+			nics := interfaces(p)
 			i.t.put("nics", nics)
 			mac := i.mac
 			if mac == "" && len(nics) > 0 {
@@ -81,8 +84,8 @@ func (i *inventory) parts(ctx context.Context) []part {
 			i.t.put("mac", mac)
 		}},
 		{"disks", []string{"disks"}, func() { i.t.put("disks", disks()) }},
-		{"gpus", []string{"gpus"}, func() { i.t.put("gpus", describe(ctx, i.run, gpus(i.root))) }},
-		{"infiniband", []string{"infiniband"}, func() { i.t.put("infiniband", ports(i.root)) }},
+		{"gpus", []string{"gpus"}, func() { i.t.put("gpus", describe(ctx, i.run, gpus(i.root, p))) }},
+		{"infiniband", []string{"infiniband"}, func() { i.t.put("infiniband", ports(i.root, p)) }},
 	}
 }
 
@@ -157,13 +160,14 @@ func quiet() []any {
 }
 
 // interfaces are the physical ones, from the kernel's view.
-func interfaces() []map[string]any {
+func interfaces(p *pace) []map[string]any {
 	out := []map[string]any{}
 	all, err := net.Interfaces()
 	if err != nil {
 		return out
 	}
 	for _, i := range all {
+		p.step()
 		dir := "/sys/class/net/" + i.Name
 		if _, err := os.Stat(dir + "/device"); err != nil || len(out) == maxNICs {
 			continue

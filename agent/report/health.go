@@ -27,6 +27,7 @@ type doctor struct {
 	root   string
 	run    program.Runner
 	mounts *mountTable
+	pace   *pace // of the check-up that is under way
 
 	active map[string]bool   // InfiniBand ports that were
 	errors map[string]uint64 // their error counters at the last check
@@ -55,7 +56,9 @@ func (d *doctor) check(ctx context.Context, name string, s Settings, skew time.D
 func (d *doctor) disks() (bad []string) {
 	for pattern, good := range map[string]string{"sys/block/*/device/state": "running live", "sys/block/md*/md/degraded": "0"} {
 		files, _ := filepath.Glob(filepath.Join(d.root, pattern))
+		d.pace.step()
 		for _, file := range files {
+			d.pace.step()
 			state := firstLine(file)
 			if state == "" || slices.Contains(strings.Fields(good), state) {
 				continue
@@ -86,7 +89,9 @@ func (d *doctor) memory(least float64) (bad []string) {
 		bad = append(bad, fmt.Sprintf("%.1f %% of the memory is available", percent))
 	}
 	files, _ := filepath.Glob(filepath.Join(d.root, "sys/devices/system/edac/mc/mc*/ue_count"))
+	d.pace.step()
 	for _, file := range files {
+		d.pace.step()
 		if n, _ := digits([]byte(firstLine(file))); n > 0 {
 			bad = append(bad, fmt.Sprintf("%d uncorrectable errors in the memory of %s", n, filepath.Base(filepath.Dir(file))))
 		}
@@ -125,7 +130,9 @@ func (d *doctor) filesystems(most float64) (bad []string) {
 		}
 	}
 	files, _ := filepath.Glob(filepath.Join(d.root, "sys/fs/ext4/*/errors_count"))
+	d.pace.step()
 	for _, file := range files {
+		d.pace.step()
 		if n, _ := digits([]byte(firstLine(file))); n > 0 {
 			bad = append(bad, fmt.Sprintf("%d errors in the ext4 file system on %s", n, filepath.Base(filepath.Dir(file))))
 		}
@@ -135,7 +142,7 @@ func (d *doctor) filesystems(most float64) (bad []string) {
 }
 
 func (d *doctor) gpus(ctx context.Context, most float64) (bad []string) {
-	for address, n := range gpuErrors(ctx, d.run, d.root) {
+	for address, n := range gpuErrors(ctx, d.run, d.root, d.pace) {
 		if float64(n) > most {
 			bad = append(bad, fmt.Sprintf("%d uncorrectable errors of %s", n, address))
 		}
@@ -150,14 +157,14 @@ func (d *doctor) infiniband(most float64) (bad []string) {
 	if d.active == nil {
 		d.active = map[string]bool{}
 	}
-	for _, p := range ports(d.root) {
+	for _, p := range ports(d.root, d.pace) {
 		if p.State == "ACTIVE" {
 			d.active[p.name()] = true
 		} else if d.active[p.name()] {
 			bad = append(bad, p.name()+" is "+p.State)
 		}
 	}
-	now := portErrors(d.root)
+	now := portErrors(d.root, d.pace)
 	for name, n := range now {
 		if before, ok := d.errors[name]; ok && n > before && float64(n-before) > most {
 			bad = append(bad, fmt.Sprintf("%d more errors on %s", n-before, name))

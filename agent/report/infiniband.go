@@ -27,11 +27,12 @@ type port struct {
 func (p port) name() string { return p.Device + "/" + p.Port }
 
 // ports are those below root.
-func ports(root string) []port {
+func ports(root string, p *pace) []port {
 	out := []port{}
 	dirs, _ := filepath.Glob(filepath.Join(root, "sys/class/infiniband/*/ports/*"))
 	slices.Sort(dirs)
 	for _, dir := range dirs[:min(len(dirs), maxPorts)] {
+		p.step()
 		device := filepath.Dir(filepath.Dir(dir))
 		rate, _, _ := strings.Cut(firstLine(dir+"/rate"), " ") // "100 Gb/sec (4X EDR)"
 		gbit, _ := strconv.ParseFloat(rate, 64)
@@ -63,19 +64,20 @@ func errorCounters() []string {
 }
 
 // portErrors sums the error counters of each port.
-func portErrors(root string) map[string]uint64 {
+func portErrors(root string, p *pace) map[string]uint64 {
 	out := map[string]uint64{}
-	for _, p := range ports(root) {
-		dir := filepath.Join(root, "sys/class/infiniband", p.Device, "ports", p.Port, "counters")
+	for _, one := range ports(root, p) {
+		dir := filepath.Join(root, "sys/class/infiniband", one.Device, "ports", one.Port, "counters")
 		if _, err := os.Stat(dir); err != nil {
 			continue
 		}
+		p.step()
 		var n uint64
 		for _, counter := range errorCounters() {
 			value, _ := digits([]byte(firstLine(filepath.Join(dir, counter))))
 			n += value
 		}
-		out[p.name()] = n
+		out[one.name()] = n
 	}
 	return out
 }

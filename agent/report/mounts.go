@@ -31,8 +31,8 @@ func (m *mountTable) look() []mount {
 	if m.file.path == "" {
 		m.file.path, m.buf, m.wrote = "/proc/self/mounts", make([]byte, 4<<10), map[string]bool{}
 	}
-	if m.file.f != nil && m.known != nil {
-		m.poll[0] = unix.PollFd{Fd: int32(m.file.f.Fd()), Events: unix.POLLPRI}
+	if m.file.fd != 0 && m.known != nil {
+		m.poll[0] = unix.PollFd{Fd: int32(m.file.fd), Events: unix.POLLPRI}
 		if n, err := unix.Poll(m.poll[:], 0); err == nil && n == 0 {
 			return m.known
 		}

@@ -103,7 +103,7 @@ func (r *Reporter) reservedStatus(key string) bool {
 
 func (r *Reporter) reservedHardware(key string) bool {
 	s := r.settings.Load()
-	return slices.ContainsFunc(r.inventory.parts(context.Background()), func(p part) bool {
+	return slices.ContainsFunc(r.inventory.parts(context.Background(), nil), func(p part) bool {
 		return s.hardware.takes(p.name) && slices.Contains(p.keys, key)
 	})
 }
@@ -117,10 +117,12 @@ func (r *Reporter) checkup(ctx context.Context) {
 		return
 	}
 	findings := map[string]string{}
+	r.doctor.pace = newPace(ctx)
 	for _, name := range strings.Fields(healthNames) {
 		if !s.health.takes(name) {
 			continue
 		}
+		r.doctor.pace.step()
 		findings[name] = healthy
 		if bad := r.doctor.check(ctx, name, *s, time.Duration(r.skew.Load())); len(bad) > 0 {
 			findings[name] = unhealthy + clip(strings.Join(bad, ", "), maxReason)

@@ -95,7 +95,7 @@ func TestPlugins(t *testing.T) {
 	}
 	// Chosen no more, they leave nothing.
 	r.Configure(attributes("_status_plugins", "load"))
-	r.look(r.settings.Load())
+	r.look(t.Context(), r.settings.Load())
 	r.others(t.Context(), "status")
 	var keys []string
 	for key := range values(t, r.status) {
@@ -191,10 +191,10 @@ func TestHealth(t *testing.T) {
 	if got := verdict("_health_check", "none"); got != "" {
 		t.Errorf("without health it is said: %s", got)
 	}
-	if p := ports(root); len(p) != 1 || p[0].Gbit != 100 || p[0].State != "DOWN" || p[0].Physical != "LinkUp" {
+	if p := ports(root, newPace(t.Context())); len(p) != 1 || p[0].Gbit != 100 || p[0].State != "DOWN" || p[0].Physical != "LinkUp" {
 		t.Errorf("ports %+v", p)
 	}
-	if g := gpus(root); len(g) != 1 || g[0].Vendor != "0x1002" {
+	if g := gpus(root, newPace(t.Context())); len(g) != 1 || g[0].Vendor != "0x1002" {
 		t.Errorf("GPUs %+v", g)
 	}
 }

@@ -2,9 +2,8 @@ package report
 
 import (
 	"bufio"
-	"io"
+	"bytes"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,18 +17,18 @@ const maxProc = 256 << 10
 // procFile is a file of the kernel that is read again and again: it stays open.
 type procFile struct {
 	path string
-	f    *os.File
+	fd   int // 0 while it is not open
 }
 
 // read gives the content, in the buffer that it may have grown; nil where the
 // file cannot be read.
 func (p *procFile) read(buf *[]byte) []byte {
-	if p.f == nil {
-		f, err := os.Open(p.path)
+	if p.fd == 0 {
+		fd, err := unix.Open(p.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return nil
 		}
-		p.f = f
+		p.fd = fd
 	}
 	b := (*buf)[:cap(*buf)]
 	n := 0
@@ -41,17 +40,26 @@ func (p *procFile) read(buf *[]byte) []byte {
 			b = append(b, make([]byte, max(4096, len(b)))...)
 			*buf = b
 		}
-		m, err := p.f.ReadAt(b[n:], int64(n))
-		n += m
-		// The kernel gives such a file page by page: what is shorter is the end.
-		if err == io.EOF || err == nil && m < shortRead {
-			return b[:n]
-		}
-		if err != nil {
-			p.f.Close()
-			p.f = nil
+		m, err := unix.Pread(p.fd, b[n:], int64(n))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			p.close()
 			return nil
 		}
+		n += m
+		// The kernel gives such a file page by page: what is shorter is the end.
+		if m < shortRead {
+			return b[:n]
+		}
+	}
+}
+
+func (p *procFile) close() {
+	if p.fd != 0 {
+		unix.Close(p.fd)
+		p.fd = 0
 	}
 }
 
@@ -81,10 +89,21 @@ func stampOf(path string) stamp {
 	return stamp{st.Mtim, st.Size}
 }
 
+// firstLine is that of a small file of the kernel, without the spaces around;
+// "" where it cannot be read.
 func firstLine(file string) string {
-	line := ""
-	eachLine(file, func(s string) bool { line = strings.TrimSpace(s); return false })
-	return line
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var text [512]byte
+	n, err := unix.Read(fd, text[:])
+	if err != nil {
+		return ""
+	}
+	line, _, _ := bytes.Cut(text[:n], []byte{'\n'})
+	return string(bytes.TrimSpace(line))
 }
 
 // eachLine calls fn for the lines of a file until it says false. A file that

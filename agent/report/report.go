@@ -133,7 +133,11 @@ func (r *Reporter) beat() time.Duration {
 // Run reports until ctx ends.
 func (r *Reporter) Run(ctx context.Context) {
 	var plugins sync.WaitGroup
-	defer plugins.Wait()
+	defer func() {
+		plugins.Wait()
+		r.watch.close()
+		r.doctor.mounts.file.close()
+	}()
 	plugins.Go(func() {
 		r.each(ctx, r.statusPluginsEvery, func() { r.others(ctx, "status") })
 	})
@@ -153,7 +157,7 @@ func (r *Reporter) Run(ctx context.Context) {
 			looked = now
 			r.inventory.look(ctx, s.hardware.takes)
 		}
-		r.look(s)
+		r.look(ctx, s)
 		next := untilBeat(time.Now(), r.beat())
 		if !r.send(ctx, &to) {
 			next = min(next, retry)
@@ -182,15 +186,15 @@ func (r *Reporter) statusPluginsEvery() time.Duration {
 	return r.beat()
 }
 
-// each does something at a beat, and at once with other settings; only then
-// where the beat is 0.
+// each does something soon after a beat, and at once with other settings; only
+// then where the beat is 0.
 func (r *Reporter) each(ctx context.Context, every func() time.Duration, do func()) {
 	for {
 		changed := r.settingsChange()
 		do()
 		var beat <-chan time.Time
 		if every := every(); every > 0 {
-			beat = time.After(untilBeat(time.Now(), every))
+			beat = time.After(untilBeat(time.Now(), every) + min(aside, every/10))
 		}
 		select {
 		case <-ctx.Done():
@@ -213,19 +217,22 @@ func untilBeat(now time.Time, every time.Duration) time.Duration {
 }
 
 // look takes the built-in parts of the status.
-func (r *Reporter) look(s *Settings) {
+func (r *Reporter) look(ctx context.Context, s *Settings) {
 	packages := r.watch.packages
+	p := newPace(ctx)
 	r.watch.always(time.Duration(r.skew.Load()).Abs() > wire.MaxSkew/2)
-	for _, p := range r.watch.parts {
-		if s.status.takes(p.name) {
-			p.collect()
+	for _, part := range r.watch.parts {
+		p.step()
+		if s.status.takes(part.name) {
+			part.collect()
 		} else {
-			r.status.drop(p.keys...)
+			r.status.drop(part.keys...)
 		}
 	}
 	if packages != r.watch.packages {
 		debug.FreeOSMemory() // package lists are large for a moment
 	}
+	p.step()
 }
 
 // fail notes what is wrong with a plugin, "" for nothing, and shows all that is.

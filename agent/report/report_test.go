@@ -81,7 +81,7 @@ func formatKiB(n uint64) string {
 
 func TestStatusOfThisMachine(t *testing.T) {
 	r := New(Config{Version: "test", Log: slog.New(slog.DiscardHandler)})
-	r.look(r.settings.Load())
+	r.look(t.Context(), r.settings.Load())
 	s := values(t, r.status)
 	for _, key := range []string{"time", "uptime", "load_avg", "ram_free", "ram_available", "kernel", "boot_id", "filesystems", "network", "os", "hostname", "users", "modules", "packages"} {
 		if s[key] == nil || s[key] == "" {
@@ -99,7 +99,7 @@ func TestStatusOfThisMachine(t *testing.T) {
 		t.Errorf("the root file system is %v", root)
 	}
 	before := r.status.change()
-	r.look(r.settings.Load())
+	r.look(t.Context(), r.settings.Load())
 	fresh, _ := since(t, r.status, before)
 	for _, key := range []string{"packages", "modules", "kernel", "users", "os", "boot_id"} {
 		if fresh[key] != nil {

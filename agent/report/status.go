@@ -65,6 +65,13 @@ func newWatcher(t *table, version string) *watcher {
 	return w
 }
 
+// close closes what is kept open.
+func (w *watcher) close() {
+	for _, f := range []*procFile{&w.load, &w.memory, &w.network, &w.mounts.file} {
+		f.close()
+	}
+}
+
 // forget makes everything be looked at anew: other parts may be chosen.
 func (w *watcher) forget() {
 	w.names, w.modules, w.users, w.release, w.packages = unix.Utsname{}, 0, stamp{}, stamp{}, packageLists{}
