@@ -63,6 +63,9 @@ func (m *muster) execMany(ctx context.Context, c *client.Client, f *manyFlags, c
 	o := newOutcome(m, f, len(cmd.Nodes))
 	o.progress = m.onTerminal(m.Stderr) && (f.fold || !m.onTerminal(m.Stdout))
 	err := c.ExecMany(ctx, cmd, o.take)
+	if err != nil && ctx.Err() == nil {
+		o.missing(cmd.Nodes)
+	}
 	return cmp.Or(err, o.end(ctx))
 }
 
@@ -79,7 +82,7 @@ type outcome struct {
 	progress bool
 	shown    time.Time
 
-	done   int
+	done   map[string]bool // nodes where it has ended
 	worst  int
 	open   map[string]*prefixed        // of nodes that run, without grouping
 	texts  map[string]*strings.Builder // the same, with grouping
@@ -89,7 +92,7 @@ type outcome struct {
 }
 
 func newOutcome(m *muster, f *manyFlags, total int) *outcome {
-	return &outcome{m: m, f: f, total: total, open: map[string]*prefixed{}, texts: map[string]*strings.Builder{}, same: map[string][]string{}, failed: map[string][]string{}}
+	return &outcome{m: m, f: f, total: total, done: map[string]bool{}, open: map[string]*prefixed{}, texts: map[string]*strings.Builder{}, same: map[string][]string{}, failed: map[string][]string{}}
 }
 
 // take takes one line of the answer.
@@ -122,7 +125,7 @@ func (o *outcome) take(l client.Line) error {
 var moments = regexp.MustCompile(` since \d{4}-\S+Z`)
 
 func (o *outcome) ended(l client.Line) {
-	o.done++
+	o.done[l.Node] = true
 	why := l.Error
 	switch {
 	case l.Status == nil:
@@ -139,7 +142,17 @@ func (o *outcome) ended(l client.Line) {
 	}
 	if now := time.Now(); o.progress && now.Sub(o.shown) >= barEvery {
 		o.shown = now
-		fmt.Fprintf(o.m.Stderr, "\r\x1b[K%d of %d nodes", o.done, o.total)
+		fmt.Fprintf(o.m.Stderr, "\r\x1b[K%d of %d nodes", len(o.done), o.total)
+	}
+}
+
+// missing tells of the nodes whose end did not come with the answer.
+func (o *outcome) missing(nodes []string) {
+	for _, name := range nodes {
+		if !o.done[name] {
+			const why = "the answer broke off before the command had ended there"
+			o.failed[why] = append(o.failed[why], name)
+		}
 	}
 }
 

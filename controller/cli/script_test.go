@@ -18,9 +18,11 @@ import (
 	"muster/controller/cli"
 )
 
-// TestMain makes this program the command `muster.bin` inside of scripts.
+// TestMain makes this program the commands `muster.bin` and `head.bin` inside of
+// scripts.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
+		"head.bin": serveHead,
 		"muster.bin": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 			defer stop()
