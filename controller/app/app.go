@@ -220,7 +220,7 @@ func (h *Head) serve(bh bootHead) error {
 		h.newPeers().Routes(),
 		h.dir.provision.Routes(),
 		h.overlays.Routes(),
-		h.switchRoutes(),
+		h.switchRoutes(bh),
 		h.isoMaker(bh).Routes(),
 		h.git.Routes(),
 		h.repos().Routes(),

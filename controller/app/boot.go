@@ -68,7 +68,7 @@ func (h *Head) bootParts() []service.Part {
 		return nil
 	}
 	return []service.Part{
-		dhcp.New(dhcp.Config{Interface: h.cfg.BootInterface, Head: bh, Directory: h.dir, Journal: h.dir, Log: h.log}).Part(),
+		dhcp.New(dhcp.Config{Interface: h.cfg.BootInterface, Head: bh, Directory: h.dir, Journal: h.dir, BMC: h.sawBMC, Log: h.log}).Part(),
 		tftp.New(tftp.Config{Addr: netip.AddrPortFrom(bh.Addr, tftpPort), Programs: bh.Programs, Log: h.log}).Part(),
 		ra.Responder{Interface: h.cfg.BootInterface, Log: h.log}.Part(),
 	}

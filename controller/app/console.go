@@ -9,6 +9,7 @@ import (
 	"muster/controller/api"
 	"muster/controller/console"
 	"muster/controller/power"
+	"muster/controller/power/discover"
 	"muster/controller/registry"
 	"muster/shared/kind"
 	"muster/shared/object"
@@ -16,15 +17,17 @@ import (
 
 // switchgear is the head's hand on machines that run no system.
 type switchgear struct {
-	power   *power.Power
-	console *console.Console
+	power    *power.Power
+	console  *console.Console
+	discover *discover.Discover
 }
 
 // switchRoutes makes it, and gives its endpoints.
-func (h *Head) switchRoutes() []api.Route {
+func (h *Head) switchRoutes(bh bootHead) []api.Route {
 	h.power = h.newPower()
 	h.console = h.newConsole(h.power)
-	return slices.Concat(h.power.Routes(), h.console.Routes())
+	h.discover = h.newDiscover(bh)
+	return slices.Concat(h.power.Routes(), h.console.Routes(), h.discover.Routes())
 }
 
 // newConsole connects what keeps the nodes' serial consoles.

@@ -51,6 +51,9 @@ func (d *directory) ByMAC(mac net.HardwareAddr) (boot.Machine, bool) {
 	if o, ok := d.reg.Look().Find(object.KindHostname, "mac", mac.String()); ok {
 		return hostMachine(o.(*object.Hostname)), true
 	}
+	if o, ok := d.reg.Look().Find(object.KindNode, object.KeyBMCMAC, mac.String()); ok {
+		return bmcMachine(o.(*object.Node)), true
+	}
 	return boot.Machine{}, false
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
+	"muster/controller/boot"
 	"muster/controller/fleet"
 	"muster/controller/power"
 	"muster/controller/registry"
@@ -24,6 +26,18 @@ func (h *Head) newPower() *power.Power {
 			return h.reg.Record(ctx, by, registry.Entry{Action: "power", Kind: object.KindNode, UID: n.UID, Name: n.Name, Detail: detail})
 		},
 	}
+}
+
+// bmcMachine is a node's BMC as far as DHCP goes: it gets its address, and
+// nothing to boot.
+func bmcMachine(n *object.Node) boot.Machine {
+	mac, addr := n.BMC()
+	m := boot.Machine{UID: n.UID + " bmc", Name: n.Name + "'s BMC", Hostname: n.Name + "-" + object.BMCInterface, NotBooted: true}
+	m.MAC, _ = net.ParseMAC(mac)
+	if addr.Is4() {
+		m.IP = addr
+	}
+	return m
 }
 
 // commander implements power.Agents: it runs commands whose output nobody

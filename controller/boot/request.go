@@ -42,6 +42,9 @@ type Request struct {
 	GUID        []byte     // option 97
 	IPXE        []byte     // option 175, iPXE's own: features as sub-options
 	BootItem    []byte     // option 43.71, of a boot server request
+	Hostname    string     // option 12, as the client says it
+	Circuit     []byte     // option 82.1: the port, as the relay says it (RFC 3046)
+	Remote      []byte     // option 82.2: the switch
 }
 
 // Client is what sort of program sent a request.
@@ -174,4 +177,37 @@ func (r Request) Identity() string {
 		id = swapped
 	}
 	return string(id)
+}
+
+// bmcWords are in what BMCs say of themselves: iDRAC in option 60, iLO's name
+// there, OpenBMC, and what others call theirs.
+var bmcWords = [...]string{"idrac", "cpqrib", "ilo", "openbmc", "bmc", "xcc", "imm", "cimc", "irmc", "ipmi", "redfish"}
+
+// bmcMakers are the first three bytes of MACs of boards whose makers put a BMC
+// on each; their other interfaces ask as firmware or as an operating system.
+var bmcMakers = [...]string{
+	"00:25:90", "0c:c4:7a", "ac:1f:6b", "3c:ec:ef", "7c:c2:55", "90:5a:08", // Super Micro
+	"d0:94:66", "b0:7b:25", "4c:d9:8f", "f4:02:70", // Dell
+	"94:40:c9", "94:18:82", "5c:ed:8c", // Hewlett Packard Enterprise
+}
+
+// MaybeBMC says whether a request looks as if a BMC sent it: by its words, or
+// by its maker. It may be wrong; what follows must be harmless then.
+func (r Request) MaybeBMC() bool {
+	if r.Client() != OS || len(r.MAC) != 6 {
+		return false
+	}
+	class, name := strings.ToLower(r.VendorClass), strings.ToLower(r.Hostname)
+	for _, word := range bmcWords {
+		if strings.Contains(class, word) || strings.HasPrefix(name, word) {
+			return true
+		}
+	}
+	maker := r.MAC.String()[:len("00:00:00")]
+	for _, m := range bmcMakers {
+		if m == maker {
+			return true
+		}
+	}
+	return false
 }

@@ -36,7 +36,7 @@ func (m *muster) kindCommand(spec *kind.Spec) *cobra.Command {
 	}
 	switch spec.Name {
 	case object.KindNode:
-		c.AddCommand(m.statusCommand(), m.hardwareCommand(), m.nodeBootCommand())
+		c.AddCommand(m.statusCommand(), m.hardwareCommand(), m.nodeBootCommand(), m.discoverCommand())
 	case object.KindAdmin:
 		c.AddCommand(m.adminCommands()...)
 	case object.KindImage:

@@ -14,11 +14,6 @@ import (
 	"muster/shared/object"
 )
 
-// AttrAddresses is the attribute that lists a node's further addresses, with
-// commas or spaces, each with or without the interface and the prefix length:
-// "10.1.0.5", "ib0=10.2.0.5/16". What is no address is passed over.
-const AttrAddresses = "_ips"
-
 // maxAddresses bounds how many addresses one name has.
 const maxAddresses = 64
 
@@ -94,19 +89,17 @@ func nodeRecords(s *site, look kind.Look, n *object.Node) []record {
 	return out.out
 }
 
-// further reads a node's further addresses.
+// further reads a node's further addresses. What is no address is passed over,
+// and so is the BMC's: who looks for the node does not look for that.
 func further(n *object.Node) (addrs []netip.Addr) {
-	text, ok := n.Attributes[AttrAddresses]
+	text, ok := n.Attributes[object.AttrIPs]
 	if !ok {
 		return nil
 	}
-	split := func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' }
-	for _, word := range strings.FieldsFunc(fmt.Sprint(text), split) {
-		if _, after, ok := strings.Cut(word, "="); ok {
-			word = after
-		}
-		word, _, _ = strings.Cut(word, "/")
-		if a, err := netip.ParseAddr(word); err == nil && a.Zone() == "" && len(addrs) < maxAddresses {
+	for _, p := range object.Interfaces(fmt.Sprint(text)) {
+		word, _, _ := strings.Cut(p[1], "/")
+		a, err := netip.ParseAddr(word)
+		if err == nil && a.Zone() == "" && p[0] != object.BMCInterface && len(addrs) < maxAddresses {
 			addrs = append(addrs, a.Unmap())
 		}
 	}

@@ -147,18 +147,6 @@ func (p *Power) target(uri *URI) (bmc.Target, error) {
 	return t, nil
 }
 
-// hide takes a target's secrets out of a text that may have come from
-// anywhere.
-func hide(text string, t bmc.Target) string {
-	if t.Password == "" {
-		return text
-	}
-	for _, form := range []string{t.Password, url.QueryEscape(t.Password), url.PathEscape(t.Password), url.UserPassword("", t.Password).String()[1:]} {
-		text = strings.ReplaceAll(text, form, "***")
-	}
-	return text
-}
-
 // failed makes the fault of what went wrong at a target.
 func failed(n *object.Node, t bmc.Target, err error) error {
 	var f *fault.Error
@@ -166,7 +154,7 @@ func failed(n *object.Node, t bmc.Target, err error) error {
 		return f
 	}
 	where := t.Scheme + " at " + bmc.Or(t.Host, "/"+t.Path)
-	text := hide(err.Error(), t)
+	text := t.Hide(err.Error())
 	code := fault.Upstream
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

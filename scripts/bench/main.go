@@ -1,8 +1,8 @@
 // Bench measures what muster promises and prints each figure beside the one
 // that is wanted: the size of its programs, the speed of a head with 10,000
-// nodes, its DNS beside dnsmasq, an agent's effort beside the node exporter's, the time of many nodes
-// that pull an image at once beside nginx, and the time of a boot against the least that a
-// boot can take.
+// nodes, its DNS beside dnsmasq, an agent's effort beside the node exporter's, the power states of many
+// BMCs beside a loop of ipmitool, the consoles that it logs, the time of many nodes that pull an image at
+// once beside nginx, and the time of a boot against the least that a boot can take.
 //
 // It drives the built programs from outside, on virtual machines of scripts/lab.
 package main
@@ -73,8 +73,11 @@ func bench(ctx context.Context) error {
 		}
 		return floor.Serve(ctx, c, os.Stdout)
 	}
+	if len(os.Args) == 2 && os.Args[1] == bmcCommand { // likewise, by measurePower
+		return serveBMCs(ctx, os.Stdout)
+	}
 	s := settings{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	only := flag.String("only", "sizes,head,selectors,dns,report,swarm,boot", "the parts to measure")
+	only := flag.String("only", "sizes,head,selectors,dns,report,power,console,swarm,boot", "the parts to measure")
 	flag.StringVar(&s.program, "muster", "bin/muster", "the program to measure, with muster-agent beside it")
 	flag.StringVar(&s.cache, "cache", os.Getenv("MUSTER_LAB_CACHE"), "directory of the lab's assets")
 	flag.IntVar(&s.boots, "boots", 5, "boots of each kind, alternating with those of the floor; the median counts")
@@ -85,13 +88,13 @@ func bench(ctx context.Context) error {
 	flag.DurationVar(&s.span, "span", 5*time.Second, "how long each load lasts")
 	flag.Parse()
 
-	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "report": measureReport, "swarm": measureSwarm, "boot": measureBoots}
+	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "report": measureReport, "power": measurePower, "console": measureConsole, "swarm": measureSwarm, "boot": measureBoots}
 	var figures []figure
 	var failed error
 	for _, name := range strings.Split(*only, ",") {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns, report, swarm and boot", name)
+			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns, report, power, console, swarm and boot", name)
 		}
 		got, err := part(ctx, s)
 		figures = append(figures, got...)

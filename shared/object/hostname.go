@@ -175,6 +175,11 @@ func prepareHostname(tx kind.Tx, obj, _ kind.Object) error {
 	if uid, err := tx.Find(KindNode, "ip", h.IP); err != nil || uid != "" {
 		return errorOr(err, fault.New(fault.Conflict, "ip: %s is a node's; DHCP cannot give it to %s too.", h.IP, h.MAC))
 	}
+	for key, value := range map[string]string{KeyBMCMAC: h.MAC, KeyBMCAddr: h.IP} {
+		if uid, err := tx.Find(KindNode, key, value); err != nil || uid != "" {
+			return errorOr(err, fault.New(fault.Conflict, "%s is that of a node's BMC.", value))
+		}
+	}
 	if uid, err := tx.Find(KindHostname, "lease", h.IP); err != nil || uid != "" && uid != h.UID {
 		return errorOr(err, fault.New(fault.Conflict, "ip: DHCP gives %s to the MAC of another hostname.", h.IP))
 	}

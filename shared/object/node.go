@@ -72,14 +72,18 @@ func node() *kind.Spec {
 			if err := guardIgnition(tx, obj.(*Node).Attributes, was); err != nil {
 				return err
 			}
+			if err := prepareBMC(tx, obj.(*Node), old); err != nil {
+				return err
+			}
 			return placeNode(tx, obj, old)
 		},
 		Keys: func(obj kind.Object) map[string]string {
-			n := obj.(*Node)
-			if n.Index == nil {
-				return nil
+			n, keys := obj.(*Node), map[string]string{}
+			if n.Index != nil {
+				keys["index"] = indexKey(n.NamingPool, *n.Index)
 			}
-			return map[string]string{"index": indexKey(n.NamingPool, *n.Index)}
+			bmcKeys(n, keys)
+			return keys
 		},
 		After: func(tx kind.Tx, obj, old kind.Object) error {
 			if obj == nil {

@@ -19,6 +19,9 @@ func placeNode(tx kind.Tx, obj, old kind.Object) error {
 	if uid, err := tx.Find(KindHostname, "mac", n.MAC); err != nil || uid != "" {
 		return errorOr(err, fault.New(fault.Conflict, "mac: DHCP knows %s by a hostname already; delete that first.", n.MAC))
 	}
+	if uid, err := tx.Find(KindNode, KeyBMCMAC, n.MAC); err != nil || uid != "" {
+		return errorOr(err, fault.New(fault.Conflict, "mac: %s is that of a node's BMC.", n.MAC))
+	}
 	if n.NamingPool == "" && (old == nil || old.(*Node).NamingPool != "") {
 		c, err := tx.Oldest(KindCluster)
 		if err != nil {
@@ -203,6 +206,9 @@ func addressFree(tx kind.Tx, n *Node, net *Net, a netip.Addr) (bool, error) {
 		return false, nil
 	}
 	if lease, err := tx.Find(KindHostname, "lease", text); err != nil || lease != "" {
+		return false, err
+	}
+	if bmc, err := tx.Find(KindNode, KeyBMCAddr, text); err != nil || bmc != "" {
 		return false, err
 	}
 	holder, err := tx.Find(KindNode, "ip", text)

@@ -36,6 +36,9 @@ func read(p *dhcpv4.DHCPv4, from netip.AddrPort, bootServer bool) boot.Request {
 		IPXE:        p.Options.Get(optIPXE),
 		BootItem:    suboption(p.Options.Get(dhcpv4.OptionVendorSpecificInformation), 71),
 		Link:        addr(suboption(p.Options.Get(dhcpv4.OptionRelayAgentInformation), 5)),
+		Hostname:    string(p.Options.Get(dhcpv4.OptionHostName)),
+		Circuit:     suboption(p.Options.Get(dhcpv4.OptionRelayAgentInformation), 1),
+		Remote:      suboption(p.Options.Get(dhcpv4.OptionRelayAgentInformation), 2),
 	}
 	if p.HWType != 1 {
 		r.MAC = nil

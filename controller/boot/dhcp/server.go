@@ -37,13 +37,15 @@ const (
 	perLog  = time.Minute
 )
 
-// Config is what a server needs. All fields are required.
+// Config is what a server needs. All fields but BMC are required.
 type Config struct {
 	Interface string // served, and the only one
 	Head      boot.Head
 	Directory boot.Directory
 	Journal   boot.Journal
-	Log       *slog.Logger
+	// BMC is told of requests that a BMC seems to have sent. It must return at once.
+	BMC func(r boot.Request)
+	Log *slog.Logger
 }
 
 // Server answers on one interface.
@@ -220,6 +222,9 @@ func (s *Server) plan(ctx context.Context, r boot.Request) (boot.Answer, *boot.M
 	var m *boot.Machine
 	if found, ok := s.Directory.ByMAC(r.MAC); ok {
 		m = &found
+	}
+	if s.BMC != nil && (m == nil || m.NotBooted) && !r.Reply && r.MaybeBMC() {
+		s.BMC(r)
 	}
 	a := boot.Plan(site, m, r)
 	if a.Action == boot.DoAdmit {

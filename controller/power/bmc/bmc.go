@@ -75,6 +75,18 @@ func (t Target) Only(names ...string) error {
 	return nil
 }
 
+// Hide takes the target's password out of a text that may have come from
+// anywhere.
+func (t Target) Hide(text string) string {
+	if t.Password == "" {
+		return text
+	}
+	for _, form := range []string{t.Password, url.QueryEscape(t.Password), url.PathEscape(t.Password), url.UserPassword("", t.Password).String()[1:]} {
+		text = strings.ReplaceAll(text, form, "***")
+	}
+	return text
+}
+
 // Scheme opens machines. Open says what is wrong with a target, and may speak
 // to it. An error of context means that it did not answer in time.
 type Scheme interface {

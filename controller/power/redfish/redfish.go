@@ -39,6 +39,19 @@ type Scheme struct{}
 // Open finds the machine that the URI means: the one that its path names, or
 // the only one that there is.
 func (Scheme) Open(ctx context.Context, t bmc.Target) (bmc.Machine, error) {
+	m, err := reach(t)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.find(ctx, t.Path); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// reach makes the way to a service. Nothing is sent yet.
+func reach(t bmc.Target) (*machine, error) {
 	scheme := "https"
 	switch t.Transport {
 	case "", "https":
@@ -66,10 +79,6 @@ func (Scheme) Open(ctx context.Context, t bmc.Target) (bmc.Machine, error) {
 	}
 	m := &machine{base: scheme + "://" + host, target: t}
 	m.http = newDoor(host, t.User, t.Password, verify == "true")
-	if err := m.find(ctx, t.Path); err != nil {
-		m.Close()
-		return nil, err
-	}
 	return m, nil
 }
 
