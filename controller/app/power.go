@@ -21,7 +21,7 @@ func (h *Head) newPower() *power.Power {
 	sel := &selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}
 	return &power.Power{
 		Objects: h.reg, Values: h.dir.provision.Values, Schemes: power.Schemes(), Log: h.log, Agents: commander{h.fleet},
-		Select: sel.SelectBy,
+		Select: sel.SelectBy, Made: h.fleet.Inventory,
 		Record: func(ctx context.Context, by kind.Author, n *object.Node, detail map[string]string) error {
 			return h.reg.Record(ctx, by, registry.Entry{Action: "power", Kind: object.KindNode, UID: n.UID, Name: n.Name, Detail: detail})
 		},

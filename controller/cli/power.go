@@ -40,12 +40,12 @@ func (m *muster) powerCommand() *cobra.Command {
 		subs = append(subs, m.powerVerb(v.name, v.short))
 	}
 	return group(&cobra.Command{
-		Use: "power", Short: "Switch nodes on and off",
+		Use: "power", Short: "Switch nodes on and off, and use their BMCs",
 		Long: `Switch nodes on and off, through their agents and their BMCs.
 
 Each node's result is printed as soon as it is there, and the exit status is 1
 if one failed. A BMC that does not answer costs its own node's result only.`,
-	}, append(subs, m.powerBoot())...)
+	}, append(append(subs, m.powerBoot()), m.bmcCommands()...)...)
 }
 
 func (m *muster) powerVerb(verb, short string) *cobra.Command {

@@ -105,12 +105,18 @@ func (f *Fleet) Report(uid string, r Report) error {
 	if err != nil {
 		return err // nothing is wrong with the node: this head has not what it builds on
 	}
+	hardware := r.Hardware
+	if hardware != nil {
+		if hardware, err = n.withBMC(hardware); err != nil {
+			return err
+		}
+	}
 	f.reports++
 	if status != nil {
 		n.status, n.reported, n.report = next, f.opt.Now(), r.Name
 	}
-	if r.Hardware != nil && !bytes.Equal(n.hardware, r.Hardware) {
-		n.hardware = r.Hardware
+	if hardware != nil && !bytes.Equal(n.hardware, hardware) {
+		n.hardware = hardware
 		f.push.want(uid) // its files may tell of it
 	}
 	f.touch(uid, n)

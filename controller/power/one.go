@@ -2,8 +2,11 @@ package power
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"muster/controller/api"
@@ -208,13 +211,41 @@ func (p *Power) postReset(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (p *Power) getInventory(w http.ResponseWriter, r *http.Request) error {
+	n, err := p.node(r)
+	if err != nil {
+		return err
+	}
 	var out bmc.Inventory
-	err := p.extra(r, "", can("inventory", func(ctx context.Context, m bmc.Knowing) (err error) {
+	err = p.extra(r, "", can("inventory", func(ctx context.Context, m bmc.Knowing) (err error) {
 		out, err = m.Inventory(ctx)
 		return err
 	}))
 	if err != nil {
 		return err
 	}
+	if err := p.Made(n.UID, facts(out)); err != nil {
+		return err
+	}
 	return api.Data(w, out)
+}
+
+// maxFacts bounds how many firmware versions and parts go into the hardware.
+const maxFacts = 64
+
+// facts are an inventory as selectors and templates ask: flat, as far as that
+// goes.
+func facts(inv bmc.Inventory) map[string]any {
+	out := map[string]any{}
+	for key, v := range map[string]string{"vendor": inv.Vendor, "model": inv.Model, "serial": inv.Serial, "system_uuid": inv.UUID, "type": inv.BMC} {
+		if v != "" {
+			out[key] = v
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(inv.Firmware))[:min(len(inv.Firmware), maxFacts)] {
+		out["firmware_"+strings.Join(strings.FieldsFunc(strings.ToLower(name), func(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') }), "_")] = inv.Firmware[name]
+	}
+	if len(inv.Components) > 0 {
+		out["components"] = inv.Components[:min(len(inv.Components), maxFacts)]
+	}
+	return out
 }

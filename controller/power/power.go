@@ -47,6 +47,8 @@ type Power struct {
 	Values func(n *object.Node) func(s template.Section, key string) (any, bool)
 	// Select gives the nodes that a selector picks which by may write.
 	Select func(ctx context.Context, by kind.Author, selector string) ([]*object.Node, error)
+	// Made notes what a node's BMC says that it is made of.
+	Made func(uid string, inventory map[string]any) error
 	// Record notes what an admin does to a node. It has to be on disk before that is done.
 	Record  func(ctx context.Context, by kind.Author, n *object.Node, detail map[string]string) error
 	Schemes map[string]bmc.Scheme
@@ -81,7 +83,7 @@ func (p *Power) Routes() []api.Route {
 		{Method: "DELETE", Path: node + "sel", Permission: control, Doc: "Clear the BMC's system event log.", Handler: p.deleteEvents, Answer: api.Nothing{}},
 		{Method: "PUT", Path: node + "identify", Permission: control, Doc: "Switch the node's identify light on, for some seconds or for good, or off.", Handler: p.putIdentify, Body: light{}, Answer: api.Nothing{}},
 		{Method: "POST", Path: node + "bmc/reset", Permission: control, Doc: "Restart the BMC itself, cold or warm; the node runs on.", Handler: p.postReset, Body: restart{}, Answer: api.Nothing{}},
-		{Method: "GET", Path: node + "inventory", Permission: "NodesRead", Doc: "What the BMC knows of the node's parts and firmware versions.", Handler: p.getInventory, Answer: bmc.Inventory{}},
+		{Method: "GET", Path: node + "inventory", Permission: "NodesRead", Doc: "What the BMC knows of the node's parts and firmware versions; it goes into the node's hardware too, under names that begin with bmc_.", Handler: p.getInventory, Answer: bmc.Inventory{}},
 	}
 }
 

@@ -54,6 +54,7 @@ type head struct {
 	agents *agents
 	mu     sync.Mutex
 	log    bytes.Buffer
+	made   map[string]any
 	audit  []string
 }
 
@@ -84,6 +85,7 @@ func start(t *testing.T) *head {
 				}
 			},
 			Select: func(context.Context, kind.Author, string) ([]*object.Node, error) { return nil, nil },
+			Made:   func(_ string, inventory map[string]any) error { out.made = inventory; return nil },
 			Record: func(_ context.Context, by kind.Author, n *object.Node, detail map[string]string) error {
 				out.mu.Lock()
 				defer out.mu.Unlock()

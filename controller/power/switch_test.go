@@ -417,8 +417,8 @@ func TestExtras(t *testing.T) {
 		t.Error(sensors, events)
 	}
 	inv := string(h.OK("GET", at+"/inventory", nil))
-	if !strings.Contains(inv, `"S1"`) || !strings.Contains(inv, "7.7") {
-		t.Error(inv)
+	if !strings.Contains(inv, `"S1"`) || !strings.Contains(inv, "7.7") || h.made["serial"] != "S1" || h.made["firmware_bios"] != "7.7" {
+		t.Error(inv, h.made)
 	}
 	h.Refused("PUT", at+"/boot_device", `{"device":"floppy"}`)
 	h.OK("PATCH", at, apitest.Map{"power_uri": "ssh://root@127.0.0.1/n0"})

@@ -23,10 +23,12 @@ import (
 	"muster/controller/power/bmc"
 )
 
-// Resending: a datagram may be lost on the way.
+// Resending: a datagram may be lost on the way. One that never answered is dead
+// soon; one with a session may be slow, and has all the time that its caller has.
 const (
-	answerTime = time.Second
-	resends    = 3
+	answerTime  = time.Second
+	resends     = 3
+	resendsOpen = 12
 )
 
 // DefaultPort is RMCP's.
@@ -64,6 +66,7 @@ func (Scheme) Open(ctx context.Context, t bmc.Target) (bmc.Machine, error) {
 		m.abandon()
 		return nil, explain(ctx, err)
 	}
+	c.WithRetry(resendsOpen)
 	return m, nil
 }
 
