@@ -139,6 +139,8 @@ func explain(ctx context.Context, err error) error {
 		return fmt.Errorf("no answer: %w", context.DeadlineExceeded)
 	case contains(err, "refused"):
 		return errors.New("nothing listens there (connection refused)")
+	case contains(err, "no such host"):
+		return errors.New("no such host; mind the address")
 	}
 	return errors.New(bmc.Clean(err.Error()))
 }
