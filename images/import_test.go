@@ -196,16 +196,6 @@ func survived(t *testing.T, image string) {
 			t.Errorf("%s of %s: %q, %v", key, name, b[:max(n, 0)], err)
 		}
 	}
-	f, err := os.Open(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	st, _ := f.Stat()
-	c, err := Describe(f, st.Size())
-	if err != nil || c.ID != "debian" || c.Version != "12" || c.Name != "Debian 12" || c.Init != "/sbin/init" || !c.Systemd {
-		t.Errorf("described as %+v, %v", c, err)
-	}
 }
 
 func TestImportDirectory(t *testing.T) { survived(t, imported(t, rootTree(t), Directory)) }

@@ -139,7 +139,7 @@ func setRootTime(image string, seconds int64) error {
 			return err
 		}
 	}
-	root, err := r.Lookup("/")
+	root, err := r.Root()
 	if err == nil && root.ModTime.Unix() != seconds {
 		err = fmt.Errorf("the root directory has the time %s instead of %d", root.ModTime, seconds)
 	}

@@ -9,7 +9,6 @@
 package iso9660
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -40,7 +39,6 @@ type Image struct {
 	block  int64 // bytes
 	naming naming
 	skip   int // bytes before the entries of each system use field
-	label  string
 	root   Entry
 }
 
@@ -62,7 +60,6 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 	if err := img.use(primary, plain); err != nil {
 		return nil, err
 	}
-	img.label = string(bytes.TrimRight(primary[40:72], " \x00"))
 	if img.rockRidge() {
 		img.naming = rockRidge
 	} else if supplementary != nil {
@@ -72,9 +69,6 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 	}
 	return img, nil
 }
-
-// Label is the volume's name.
-func (i *Image) Label() string { return i.label }
 
 // descriptors gives the primary and, where there is one, the Joliet descriptor.
 func (i *Image) descriptors() (primary, supplementary []byte, err error) {
