@@ -66,7 +66,7 @@ const (
 func (e *Exec) Routes() []api.Route {
 	return []api.Route{
 		{Method: "PUT", Path: api.Root + "/node/{id}/exec", Permission: kind.NodesExecCommand, Doc: "Run a command on the node; its output comes as raw bytes, its exit status in the trailer " + TrailerStatus + ".", Handler: e.run, Raw: "application/octet-stream", Query: rawQuery()},
-		{Method: "POST", Path: api.Root + "/exec", Permission: kind.NodesExecCommand, Raw: "application/x-ndjson", Body: manyRequest{}, Doc: "Run a command on a set of nodes; each line of the answer is a JSON object with a node and its stdout, stderr, status or error, as they come.", Handler: e.runMany},
+		{Method: "POST", Path: api.Root + "/exec", Permission: kind.NodesExecCommand, Raw: api.NDJSON, Body: manyRequest{}, Doc: "Run a command on a set of nodes; each line of the answer is a JSON object with a node and its stdout, stderr, status or error, as they come.", Handler: e.runMany},
 		{Method: "GET", Path: api.Root + "/node/{id}/shell", Permission: kind.NodesExecCommand, Doc: "A terminal on the node, as a websocket.", Handler: e.shell, Answer: api.WebSocket{}, Query: terminalQuery()},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,8 +30,7 @@ const (
 	queued     = 256      // lines that wait for the client
 	maxWaiting = 256      // nodes whose output waits for the client, while more are begun at once
 	waitTime   = 50 * time.Millisecond
-	stall      = 60 * time.Second // how long a client may take nothing
-	answerSize = 128 << 10        // bytes that are sent together, where there are so many
+	answerSize = 128 << 10 // bytes that are sent together, where there are so many
 )
 
 // manyRequest is the body. Of nodes, selector and group each that is given
@@ -194,12 +192,7 @@ func (m *many) begin(ctx context.Context, nodes []*object.Node, unknown []line, 
 // there. A client that is gone, or takes nothing for long, ends the command on
 // every node.
 func (m *many) answer(w http.ResponseWriter, cancel func()) error {
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("X-Accel-Buffering", "no") // a proxy must pass lines on as they come
-	rc := http.NewResponseController(w)
-	rc.Flush() // what is wrong with the connection shows in the next write
-	defer rc.SetWriteDeadline(time.Time{})
+	out := api.NewLines(w)
 	var failed error
 	buf := make([]byte, 0, answerSize)
 	for l := range m.lines {
@@ -210,9 +203,7 @@ func (m *many) answer(w http.ResponseWriter, cancel func()) error {
 		if len(m.lines) > 0 && len(buf) < answerSize {
 			continue
 		}
-		rc.SetWriteDeadline(time.Now().Add(stall)) // where there is none, the connection's own bounds hold
-		_, err := w.Write(buf)
-		if failed = errors.Join(err, rc.Flush()); failed != nil {
+		if failed = out.Put(buf); failed != nil {
 			cancel()
 		}
 		buf = buf[:0]
@@ -222,14 +213,12 @@ func (m *many) answer(w http.ResponseWriter, cancel func()) error {
 
 // send gives a line to the answer; false when nobody wants it any more.
 func (m *many) send(ctx context.Context, l line) bool {
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(l) != nil {
+	text, err := api.Line(l)
+	if err != nil {
 		return false // cannot be: it is made of strings and numbers
 	}
 	select {
-	case m.lines <- out.Bytes():
+	case m.lines <- text:
 		return true
 	default:
 	}
@@ -242,7 +231,7 @@ func (m *many) send(ctx context.Context, l line) bool {
 		}
 	}()
 	select {
-	case m.lines <- out.Bytes():
+	case m.lines <- text:
 		return true
 	case <-ctx.Done():
 		return false

@@ -47,7 +47,7 @@ func (s *Repos) advertise(w http.ResponseWriter, req *http.Request, service stri
 		defer cancel()
 		protocol := protocolOf(req)
 		header(w, service, "advertisement")
-		out := &patientWriter{w, http.NewResponseController(w)}
+		out := api.Outgoing(w, idle)
 		if service == receivePack || !strings.Contains(strings.Join(protocol, ""), "version=2") {
 			line := "# service=" + service + "\n"
 			if _, err := fmt.Fprintf(out, "%04x%s0000", len(line)+4, line); err != nil {
@@ -122,7 +122,7 @@ func (s *Repos) call(w http.ResponseWriter, req *http.Request) error {
 			return err
 		}
 		header(w, service, "result")
-		rn := run{dir: r.dir, stdin: body, stdout: &patientWriter{w, http.NewResponseController(w)}, env: protocolOf(req)}
+		rn := run{dir: r.dir, stdin: body, stdout: api.Outgoing(w, idle), env: protocolOf(req)}
 		if service == receivePack {
 			by := api.By(req) // the route is public, so that nobody was named yet
 			by.Name = admin
@@ -199,7 +199,7 @@ func (r *repo) refs(ctx context.Context) (string, error) {
 
 // sent is the body of a request, which clients may compress.
 func sent(w http.ResponseWriter, req *http.Request) (io.Reader, error) {
-	body := io.Reader(&patientReader{req.Body, http.NewResponseController(w)})
+	body := api.Incoming(w, req.Body, idle)
 	switch req.Header.Get("Content-Encoding") {
 	case "":
 		return body, nil
@@ -211,29 +211,4 @@ func sent(w http.ResponseWriter, req *http.Request) (io.Reader, error) {
 		return z, nil
 	}
 	return nil, fault.Invalidf("The body is compressed by %q; only gzip is taken.", req.Header.Get("Content-Encoding"))
-}
-
-// patientReader and patientWriter let a transfer go on as long as it moves.
-type patientReader struct {
-	io.Reader
-	rc *http.ResponseController
-}
-
-func (p *patientReader) Read(buf []byte) (int, error) {
-	p.rc.SetReadDeadline(time.Now().Add(idle)) // not all transports have deadlines; then the server's own holds
-	return p.Reader.Read(buf)
-}
-
-type patientWriter struct {
-	io.Writer
-	rc *http.ResponseController
-}
-
-func (p *patientWriter) Write(buf []byte) (int, error) {
-	p.rc.SetWriteDeadline(time.Now().Add(idle))
-	n, err := p.Writer.Write(buf)
-	if err == nil {
-		err = p.rc.Flush()
-	}
-	return n, err
 }

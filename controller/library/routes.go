@@ -111,8 +111,7 @@ func refuse(kind.Tx, kind.Object) error { return errLooked }
 
 // uploaded gives the file in a request: its body, or the first file of a form.
 func uploaded(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
-	rc := http.NewResponseController(w)
-	var body io.Reader = &patient{r.Body, rc}
+	body := api.Incoming(w, r.Body, idle)
 	media, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if !strings.HasPrefix(media, "multipart/") || params["boundary"] == "" {
 		return body, nil
@@ -132,17 +131,6 @@ func uploaded(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
 		}
 	}
 	return nil, fault.Invalidf("The form holds no file.")
-}
-
-// patient lets a long upload go on as long as something comes.
-type patient struct {
-	io.Reader
-	rc *http.ResponseController
-}
-
-func (p *patient) Read(buf []byte) (int, error) {
-	p.rc.SetReadDeadline(time.Now().Add(idle)) // not all transports have deadlines; then the server's own holds
-	return p.Reader.Read(buf)
 }
 
 func (l *Library) remove(s slot) api.Handler {

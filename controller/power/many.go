@@ -3,7 +3,6 @@ package power
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,8 +15,6 @@ import (
 	"muster/shared/hostlist"
 	"muster/shared/object"
 )
-
-const ndjson = "application/x-ndjson"
 
 // Bounds of a request for many nodes.
 const (
@@ -237,12 +234,10 @@ func (p *Power) stream(w http.ResponseWriter, r *http.Request, in many, do func(
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", ndjson)
-	w.Header().Set("X-Accel-Buffering", "no") // a proxy must pass lines on as they come
-	out := &lineWriter{w: w, rc: http.NewResponseController(w)}
-	defer out.rc.SetWriteDeadline(time.Time{})
+	out := api.NewLines(w)
+	say := func(l result) { out.Send(l) } // a client that is gone ends nothing that has begun
 	for _, l := range lines {
-		out.write(l)
+		say(l)
 	}
 	ctx, stop := context.WithCancel(r.Context())
 	defer stop()
@@ -252,15 +247,15 @@ func (p *Power) stream(w http.ResponseWriter, r *http.Request, in many, do func(
 		wg.Go(func() {
 			for n := range next {
 				began := time.Now()
-				res := do(ctx, n, in, out.write)
+				res := do(ctx, n, in, say)
 				res.Seconds = time.Since(began).Seconds()
-				out.write(res)
+				say(res)
 			}
 		})
 	}
 	p.feed(ctx, nodes, next, time.Duration(in.Stagger*float64(time.Second)))
 	wg.Wait()
-	return out.failed()
+	return out.Err()
 }
 
 // feed hands the nodes out in their order, at most one in each stagger. Once
@@ -281,40 +276,4 @@ func (p *Power) feed(ctx context.Context, nodes []*object.Node, next chan<- *obj
 		case next <- n:
 		}
 	}
-}
-
-// stall is how long a client may take nothing.
-const stall = 60 * time.Second
-
-// lineWriter writes lines of JSON, each at once.
-type lineWriter struct {
-	mu  sync.Mutex
-	w   http.ResponseWriter
-	rc  *http.ResponseController
-	err error
-}
-
-func (l *lineWriter) write(r result) {
-	raw, err := json.Marshal(r)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err != nil {
-		return // the client is gone; what has begun goes on
-	}
-	if err == nil {
-		l.rc.SetWriteDeadline(time.Now().Add(stall)) // where there is none, the connection's own bounds hold
-		_, err = l.w.Write(append(raw, '\n'))
-	}
-	if err == nil {
-		if err = l.rc.Flush(); errors.Is(err, http.ErrNotSupported) {
-			err = nil
-		}
-	}
-	l.err = err
-}
-
-func (l *lineWriter) failed() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
 }

@@ -74,9 +74,9 @@ func (p *Power) Routes() []api.Route {
 		{Method: "GET", Path: node + "power_state", Permission: "NodesRead", Doc: "Whether the node is on, off or unknown; reason says why it is unknown.", Handler: p.getState, Answer: ""},
 		{Method: "PUT", Path: node + "power_state", Permission: control, Doc: "Switch the node: state is on, off, soft, cycle or reset, with or without power before it. Off asks the system to shut down first, unless force is true; steps gives an own order. " +
 			"The header " + headerStep + " says which step did it, and so does data where steps were given.", Handler: p.putState, Body: order{}, Answer: api.Maybe{Of: stepDone{}}},
-		{Method: "GET", Path: api.Root + "/power", Permission: "NodesRead", Doc: "The power states of many nodes, as a line of JSON for each as soon as it is known.", Handler: p.getMany, Raw: ndjson,
+		{Method: "GET", Path: api.Root + "/power", Permission: "NodesRead", Doc: "The power states of many nodes, as a line of JSON for each as soon as it is known.", Handler: p.getMany, Raw: api.NDJSON,
 			Query: []api.Param{{Name: "nodes", Doc: "a set such as n[0-3,7]"}, {Name: "selector", Doc: "nodes by what they are"}, {Name: "limit", Doc: "how many at once", Type: "integer"}, {Name: "timeout", Doc: "seconds for each node, 10 when not given", Type: "number"}, {Name: "retries", Doc: "how often to ask again", Type: "integer"}}},
-		{Method: "POST", Path: api.Root + "/power", Permission: control, Doc: "Switch many nodes; a line of JSON for each comes as soon as it is done.", Handler: p.postMany, Raw: ndjson, Body: many{}},
+		{Method: "POST", Path: api.Root + "/power", Permission: control, Doc: "Switch many nodes; a line of JSON for each comes as soon as it is done.", Handler: p.postMany, Raw: api.NDJSON, Body: many{}},
 		{Method: "PUT", Path: node + "boot_device", Permission: control, Doc: "What the node boots from the next time, or always: pxe, disk, cdrom, bios, or none for the firmware's own order.", Handler: p.putBoot, Body: bootOrder{}, Answer: api.Nothing{}},
 		{Method: "GET", Path: node + "sensors", Permission: "NodesRead", Doc: "The readings of the node's BMC.", Handler: p.getSensors, Answer: []bmc.Sensor{}},
 		{Method: "GET", Path: node + "sel", Permission: "NodesRead", Doc: "The BMC's system event log, oldest record first.", Handler: p.getEvents, Answer: []bmc.Event{}},
