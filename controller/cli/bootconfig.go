@@ -150,7 +150,7 @@ func (b *bootFiles) upload(ctx context.Context, id string) error {
 		if _, err := u.file.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		if err := b.m.send(ctx, c, client.Path(object.KindBootconfig, id, u.what), u, b.progress); err != nil {
+		if err := b.m.send(ctx, c, client.Path(object.KindBootconfig, id, u.what), u, b.progress, nil); err != nil {
 			return fmt.Errorf("%s: %w", u.what, err)
 		}
 	}
@@ -173,14 +173,29 @@ func (b *bootFiles) warn(ctx context.Context, c *client.Client, id string) error
 	return nil
 }
 
-// send uploads a file with a bar.
-func (m *muster) send(ctx context.Context, c *client.Client, path string, u upload, p progressFlag) error {
+// uploadFile uploads a file, and decodes the answer's data into out unless that
+// is nil.
+func (m *muster) uploadFile(ctx context.Context, path, what, file string, p progressFlag, out any) error {
+	f, size, err := openRegular(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	c, err := m.connect()
+	if err != nil {
+		return err
+	}
+	return m.send(ctx, c, path, upload{what, f, size}, p, out)
+}
+
+// send uploads an open file with a bar.
+func (m *muster) send(ctx context.Context, c *client.Client, path string, u upload, p progressFlag, out any) error {
 	show, err := m.bar(p, "upload "+u.what)
 	if err != nil {
 		return err
 	}
 	defer show.end()
-	return c.Upload(ctx, path, u.file, u.size, func(done int64) { show.at(done, u.size) })
+	return c.UploadFor(ctx, path, u.file, u.size, func(done int64) { show.at(done, u.size) }, out)
 }
 
 func (b *bootFiles) close() {

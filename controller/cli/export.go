@@ -67,28 +67,13 @@ where anything is wrong with FILE nothing is made.`,
 }
 
 func (m *muster) importBootconfig(ctx context.Context, path, file string, p progressFlag) error {
-	f, size, err := openRegular(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	c, err := m.connect()
-	if err != nil {
-		return err
-	}
-	show, err := m.bar(p, "upload "+filepath.Base(file))
-	if err != nil {
-		return err
-	}
 	var made struct{ Name, Image string }
-	err = c.UploadFor(ctx, path, f, size, func(done int64) { show.at(done, size) }, &made)
-	show.end()
-	if err != nil {
+	if err := m.uploadFile(ctx, path, filepath.Base(file), file, p, &made); err != nil {
 		return err
 	}
 	if made.Image != "" {
 		fmt.Fprintf(m.Stderr, "image %s\n", printable(made.Image))
 	}
-	_, err = fmt.Fprintln(m.Stdout, printable(made.Name))
+	_, err := fmt.Fprintln(m.Stdout, printable(made.Name))
 	return err
 }

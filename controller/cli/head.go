@@ -4,10 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -189,77 +187,6 @@ func (m *muster) clusterCommands() []*cobra.Command {
 		return m.value(got, got.ISO, func() [][]string { return [][]string{{"TIME", "SECONDS"}, {got.ISO, got.Time.String()}} })
 	})
 	return []*cobra.Command{now, m.usageCommand()}
-}
-
-func (m *muster) usageCommand() *cobra.Command {
-	var from, to string
-	c := m.asking("usage", "Show node-hours by state, for the last 30 days or those that are given", func(cmd *cobra.Command, c *client.Client, _ []string) error {
-		q := url.Values{}
-		for key, day := range map[string]string{"from": from, "to": to} {
-			if day != "" {
-				q.Set(key, day)
-			}
-		}
-		var raw json.RawMessage
-		if err := c.Call(cmd.Context(), "GET", client.Path("cluster", "usage")+"?"+q.Encode(), nil, &raw); err != nil {
-			return err
-		}
-		var u struct {
-			From, To string
-			Hours    map[string]float64 `json:"node_hours"`
-			Days     []struct {
-				Date  string
-				Hours map[string]float64
-			}
-			Jobs *struct {
-				Users []struct {
-					Name      string
-					Jobs      int
-					NodeHours float64 `json:"node_hours"`
-					CPUHours  float64 `json:"cpu_hours"`
-				}
-			}
-		}
-		if err := json.Unmarshal(raw, &u); err != nil {
-			return err
-		}
-		states := []string{}
-		for s := range u.Hours {
-			states = append(states, s)
-		}
-		slices.Sort(states)
-		rows := [][]string{{"DAY"}}
-		for _, s := range states {
-			rows[0] = append(rows[0], strings.ToUpper(s))
-		}
-		line := func(name string, hours map[string]float64) {
-			row := []string{name}
-			for _, s := range states {
-				row = append(row, strconv.FormatFloat(hours[s], 'f', 1, 64))
-			}
-			rows = append(rows, row)
-		}
-		for _, d := range u.Days {
-			total := 0.0
-			for _, h := range d.Hours {
-				total += h
-			}
-			d.Hours["total"] = total
-			line(d.Date, d.Hours)
-		}
-		line(u.From+" to "+u.To, u.Hours)
-		if err := m.value(raw, u.From+" to "+u.To, func() [][]string { return rows }); err != nil || u.Jobs == nil || m.output != formTable {
-			return err
-		}
-		rows = [][]string{{"USER", "JOBS", "NODE HOURS", "CPU HOURS"}}
-		for _, s := range u.Jobs.Users {
-			rows = append(rows, []string{s.Name, strconv.Itoa(s.Jobs), strconv.FormatFloat(s.NodeHours, 'f', 1, 64), strconv.FormatFloat(s.CPUHours, 'f', 1, 64)})
-		}
-		return m.table(rows)
-	})
-	c.Flags().StringVar(&from, "from", "", "first day, "+time.DateOnly)
-	c.Flags().StringVar(&to, "to", "", "last day, "+time.DateOnly)
-	return c
 }
 
 // databaseCommand is for what the head's database needs now and then.

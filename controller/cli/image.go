@@ -166,16 +166,7 @@ func (m *muster) warnings(info images.Info) {
 }
 
 func (m *muster) uploadImage(ctx context.Context, name, path string, p progressFlag) error {
-	f, size, err := openRegular(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	c, err := m.connect()
-	if err != nil {
-		return err
-	}
-	return m.send(ctx, c, client.Path(object.KindImage, name, "content"), upload{"content", f, size}, p)
+	return m.uploadFile(ctx, client.Path(object.KindImage, name, "content"), "content", path, p, nil)
 }
 
 // download writes what is at a path to a file, which appears only when it is

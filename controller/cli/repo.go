@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-
 	"github.com/spf13/cobra"
 
 	"muster/shared/client"
@@ -15,7 +13,9 @@ func (m *muster) repoCommands() []*cobra.Command {
 	var up, down progressFlag
 	uploading := &cobra.Command{
 		Use: "iso NAME FILE", Short: "Upload an ISO, whose packages the head then serves", Args: cobra.ExactArgs(2), ValidArgsFunction: nameThenFile,
-		RunE: func(cmd *cobra.Command, args []string) error { return m.uploadISO(cmd.Context(), args[0], args[1], up) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return m.uploadFile(cmd.Context(), client.Path(object.KindRepo, args[0], "iso"), "iso", args[1], up, nil)
+		},
 	}
 	up.flags(uploading)
 	downloading := &cobra.Command{
@@ -26,19 +26,6 @@ func (m *muster) repoCommands() []*cobra.Command {
 	}
 	down.flags(downloading)
 	return []*cobra.Command{uploading, downloading}
-}
-
-func (m *muster) uploadISO(ctx context.Context, name, path string, p progressFlag) error {
-	f, size, err := openRegular(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	c, err := m.connect()
-	if err != nil {
-		return err
-	}
-	return m.send(ctx, c, client.Path(object.KindRepo, name, "iso"), upload{"iso", f, size}, p)
 }
 
 // distroCommands are those of the distros' own endpoints.
