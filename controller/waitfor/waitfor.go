@@ -60,7 +60,7 @@ type set struct {
 	states  map[string]string // selectors by label
 	members map[string]map[string]member
 	seq     uint64        // number of changes of the members
-	moved   chan struct{} // closed and replaced when seq grows
+	moved   chan struct{} // closed and replaced when seq grows, or the set is forgotten
 }
 
 // member is a node in a state.
@@ -154,10 +154,15 @@ func (w *Waitfor) look(ctx context.Context, s *set, by kind.Author) error {
 	if changed {
 		s.members = members
 		s.seq++
-		close(s.moved)
-		s.moved = make(chan struct{})
+		s.wake()
 	}
 	return nil
+}
+
+// wake has those look again who wait for the set. Waitfor.mu is held.
+func (s *set) wake() {
+	close(s.moved)
+	s.moved = make(chan struct{})
 }
 
 // Routes are the endpoints.
@@ -278,11 +283,15 @@ func (w *Waitfor) get(rw http.ResponseWriter, r *http.Request) error {
 			return fault.Invalidf("after: %q is not a number that an earlier answer gave.", text)
 		}
 		w.await(r.Context(), s, after)
+		if s, err = w.find(r); err != nil { // forgotten meanwhile
+			return err
+		}
 	}
 	return api.Data(rw, w.view(s, api.By(r)))
 }
 
-// await returns when the members are not those of that number, or after a while.
+// await returns when the members are not those of that number, when the set is
+// forgotten, or after a while.
 func (w *Waitfor) await(ctx context.Context, s *set, seq uint64) {
 	w.mu.Lock()
 	now, moved := s.seq, s.moved
@@ -322,7 +331,10 @@ func (w *Waitfor) remove(rw http.ResponseWriter, r *http.Request) error {
 		return fault.New(fault.Forbidden, "The set of states %q is %s's: to forget it takes the permission NodesWrite.", s.name, s.by)
 	}
 	w.mu.Lock()
-	delete(w.sets, s.name)
+	if w.sets[s.name] == s {
+		delete(w.sets, s.name)
+	}
+	s.wake()
 	w.mu.Unlock()
 	return api.OK(rw)
 }

@@ -38,7 +38,7 @@ func start(t *testing.T) *apitest.Head {
 	go func() { done <- w.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := apitest.Receive(t, done); err != nil {
 			t.Error(err)
 		}
 	})
@@ -86,4 +86,20 @@ func TestSet(t *testing.T) {
 	h.OK("DELETE", "/waitfor/move", nil)
 	h.Refused("GET", "/nodes/waitfor/move/nodes", nil)
 	h.Refused("DELETE", "/waitfor/move", nil)
+}
+
+// TestForgotten: who waits for a set that another deletes hears of it then, not
+// when his time is up.
+func TestForgotten(t *testing.T) {
+	h := start(t)
+	for range 5 { // the wait may begin before the deletion, or after it
+		seq := decode(t, h.OK("POST", "/nodes/waitfor", `{"name":"s","states":{"up":"up"}}`)).(map[string]any)["seq"]
+		answer := make(chan apitest.Answer, 1)
+		go func() { answer <- h.Do("GET", fmt.Sprintf("/waitfor/s?after=%.0f", seq), nil) }()
+		time.Sleep(5 * time.Millisecond) // so that mostly it has begun; nothing tells
+		h.OK("DELETE", "/waitfor/s", nil)
+		if a := apitest.Receive(t, answer); a.Status != 404 {
+			t.Fatalf("%d %s", a.Status, a.Raw)
+		}
+	}
 }
