@@ -107,7 +107,7 @@ func TestTraces(t *testing.T) {
 	tr := boots.NewTracer(boots.Tracer{URL: collector.URL, Head: "head1", Name: func(string) string { return "n0" }, Log: slog.New(slog.DiscardHandler), Client: collector.Client()})
 	go tr.Run(t.Context())
 	tr.Note("u", boot("dhcp", 0, "image!no route", 3, "image", 2, "up", 5))
-	text := <-got
+	text := apitest.Receive(t, got)
 	var body struct {
 		ResourceSpans []struct {
 			ScopeSpans []struct {

@@ -137,7 +137,7 @@ func TestCapture(t *testing.T) {
 	const path = "/image/i/capture"
 
 	h.OK("POST", path, `{"uid":"n0","exclude":["/var/log/*","srv"]}`)
-	if d := <-recorded; d["capture"] != "i" || !strings.HasPrefix(d["cmd"], "tar ") {
+	if d := apitest.Receive(t, recorded); d["capture"] != "i" || !strings.HasPrefix(d["cmd"], "tar ") {
 		t.Errorf("the audit trail has %v", d)
 	}
 	first := h.Do("GET", "/image/i/content", nil).Raw
@@ -204,12 +204,12 @@ func TestCapture(t *testing.T) {
 		req, _ := http.NewRequestWithContext(ctx, "POST", h.Server.URL+api.Root+path, strings.NewReader(`{"uid":"n0"}`))
 		h.Server.Client().Do(req)
 	}()
-	<-begun
+	apitest.Receive(t, begun)
 	if reason := h.Refused("POST", path, `{"uid":"n0"}`); !strings.Contains(reason, "Another capture") {
 		t.Errorf("a second one at once: %s", reason)
 	}
 	cancel()
-	<-ended
+	apitest.Receive(t, ended)
 	node.root = ""
 	if a := h.Do("POST", "/image/none/capture", `{"uid":"n0"}`); a.Status != 404 {
 		t.Errorf("an image that is none: %d %s", a.Status, a.Raw)

@@ -91,11 +91,6 @@ func (s *Server) Part() service.Part {
 	return service.Part{Name: "dns", Doc: "Answers for nodes, heads and host names, and forwards the rest.", Stage: service.Front, Listen: s.listen, Run: s.run}
 }
 
-// Address is where it listens, once it does.
-func (s *Server) Address() netip.AddrPort {
-	return s.tcp[0].Addr().(*net.TCPAddr).AddrPort()
-}
-
 // maxReaders bounds the sockets that share one address: beyond these the
 // kernel's own work is what takes the time.
 const maxReaders = 8

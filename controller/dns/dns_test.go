@@ -94,7 +94,7 @@ func start(t *testing.T, upstreams func() []netip.AddrPort) *lab {
 	go func() { ran <- part.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ran; err != nil {
+		if err := apitest.Receive(t, ran); err != nil {
 			t.Errorf("the server ended with %v", err)
 		}
 	})

@@ -132,13 +132,6 @@ func (e *Events) Routes() []api.Route {
 	}}
 }
 
-// Count is how many subscribers there are.
-func (e *Events) Count() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.count
-}
-
 // enter counts a subscriber, and gives the channel that tells him to end.
 func (e *Events) enter(admin string) (<-chan struct{}, error) {
 	e.mu.Lock()

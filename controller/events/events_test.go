@@ -117,6 +117,16 @@ func start(t *testing.T, opt events.Options) *head {
 	return h
 }
 
+// down returns when no more than so many clients are served.
+func (h *head) down(to int) {
+	h.Helper()
+	for end := time.Now().Add(time.Minute); h.events.Count() > to; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			h.Fatalf("%d clients are still served", h.events.Count())
+		}
+	}
+}
+
 // event is one as it came.
 type event struct {
 	id, name string
@@ -169,7 +179,7 @@ func (h *head) follow(query string, header ...string) (<-chan event, context.Can
 			}
 		}
 	}()
-	<-alive // from here on nothing is missed
+	apitest.Receive(h, alive) // from here on nothing is missed
 	return out, cancel
 }
 
@@ -351,9 +361,7 @@ func TestWebsocket(t *testing.T) {
 	h.Create("attribs", `{"name":"g2"}`)
 	want(t, read(ws), "create", "attrib", "g2")
 	ws.Close()
-	for h.events.Count() > 0 { // it notices that the client has left
-		time.Sleep(time.Millisecond)
-	}
+	h.down(0) // it notices that the client has left
 	_, resp, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(h.server.URL, "http")+"/api/v1/events?after=99999", nil)
 	if err == nil || resp.StatusCode != http.StatusGone {
 		t.Errorf("%v", err)
@@ -373,9 +381,7 @@ func TestNotTooMany(t *testing.T) {
 		t.Errorf("status %d", resp.StatusCode)
 	}
 	cancel()
-	for h.events.Count() > 1 {
-		time.Sleep(time.Millisecond)
-	}
+	h.down(1)
 	h.follow("")
 }
 

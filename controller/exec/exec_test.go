@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"muster/controller/api"
+	"muster/controller/api/apitest"
 	"muster/controller/fleet/fleettest"
 	"muster/shared/wire"
 )
@@ -167,7 +168,7 @@ func TestAbortEndsTheCommand(t *testing.T) {
 	}
 	io.ReadFull(resp.Body, make([]byte, 5))
 	cancel()
-	if err := <-ended; err == nil {
+	if err := apitest.Receive(t, ended); err == nil {
 		t.Error("the agent was sent something instead of the end")
 	}
 }
@@ -192,7 +193,7 @@ func TestTimeout(t *testing.T) {
 			if err != nil || string(body) != output || resp.Trailer.Get("X-Exit-Status") != "124" || !strings.Contains(resp.Trailer.Get("X-Exit-Error"), "0.3 s") {
 				t.Errorf("%q, %v, header %v, trailer %v", body, err, resp.Header, resp.Trailer)
 			}
-			<-ended
+			apitest.Receive(t, ended)
 		})
 	}
 }
@@ -361,15 +362,15 @@ func TestShellEnds(t *testing.T) {
 	})
 	ws := shell(t, h, "")
 	ws.UnderlyingConn().Close()
-	<-ended
+	apitest.Receive(t, ended)
 	for _, nonsense := range []string{`{"rows":0,"cols":0}`, `x`, `{"rows":70000,"cols":1}`, `[]`} {
 		ws = shell(t, h, "?cmd=top")
 		ws.WriteMessage(websocket.TextMessage, []byte(nonsense))
-		<-ended
+		apitest.Receive(t, ended)
 	}
 	ws = shell(t, h, "")
 	ws.WriteMessage(websocket.BinaryMessage, make([]byte, 1<<20))
-	<-ended
+	apitest.Receive(t, ended)
 	ws = shell(t, h, "")
 	link.Session.Close()
 	kind, p, err := ws.ReadMessage()

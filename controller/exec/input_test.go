@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"muster/controller/api"
+	"muster/controller/api/apitest"
 	"muster/controller/fleet/fleettest"
 	"muster/shared/wire"
 )
@@ -88,7 +89,7 @@ func TestInputBreaksOff(t *testing.T) {
 	if resp, err := putRaw(t.Context(), h, "cmd=cat", in); err == nil {
 		resp.Body.Close()
 	}
-	if err := <-gone; err != nil {
+	if err := apitest.Receive(t, gone); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"muster/controller/api"
+	"muster/controller/api/apitest"
 	"muster/controller/fleet/fleettest"
 	"muster/shared/wire"
 )
@@ -243,7 +244,7 @@ func TestManyTimeoutAndFanout(t *testing.T) {
 	})
 	got := collect(t, stream(t, h, body{"nodes": "n[0-2]", "cmd": "x", "timeout": 0.1, "fanout": 1}))
 	for i, name := range []string{"n0", "n1", "n2"} {
-		if n := <-running; n != i {
+		if n := apitest.Receive(t, running); n != i {
 			t.Errorf("node %d began as number %d", n, i)
 		}
 		if r := got[name]; r.status != 124 || !strings.Contains(r.why, "0.1 s") {
@@ -270,11 +271,11 @@ func TestManyClientGone(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	for range 3 {
-		<-begun
+		apitest.Receive(t, begun)
 	}
 	cancel()
 	for range 3 {
-		<-ended
+		apitest.Receive(t, ended)
 	}
 	select {
 	case i := <-begun:

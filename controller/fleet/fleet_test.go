@@ -135,7 +135,7 @@ func TestStates(t *testing.T) {
 	b := h.Link(uid, wire.Hello{BootID: "a", InImage: true}, nil)
 	h.WaitState("n0", "up")
 	expect(t, b.Answer, wire.Hello{Version: wire.Version, Node: uid, Name: "n0", Every: 7})
-	<-a.Session.CloseChan() // the newer link replaced it
+	apitest.Receive(t, a.Session.CloseChan()) // the newer link replaced it
 	expect(t, state(h, "n0"), "up")
 	b.Socket.Close()
 	h.WaitState("n0", "down")
@@ -170,7 +170,7 @@ func TestForgetCutsTheLink(t *testing.T) {
 	h.WaitState("n0", "up")
 	h.OK("DELETE", "/node/n0", nil)
 	h.Fleet.Prune()
-	<-a.Session.CloseChan()
+	apitest.Receive(t, a.Session.CloseChan())
 	if _, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(h.Server.URL, "http")+wire.PathLink, http.Header{apitest.AsNode: {uid}}); err == nil {
 		t.Error("a node that is no more has a link")
 	}
@@ -223,7 +223,7 @@ func TestLongPoll(t *testing.T) {
 	}
 	h.Link(uid, wire.Hello{InImage: true}, nil)
 	for range cap(waited) {
-		a := <-waited
+		a := apitest.Receive(t, waited)
 		expect(t, a.States["n0"], "up")
 		if a.Seq <= first.Seq {
 			t.Errorf("seq %d after %d", a.Seq, first.Seq)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"muster/controller/api/apitest"
 	"muster/controller/fleet/fleettest"
 	"muster/shared/wire"
 )
@@ -113,7 +114,7 @@ func TestKeys(t *testing.T) {
 	a := h.Link(uid, wire.Hello{InImage: true}, nil)
 	h.WaitState("n0", "up")
 	h.OK("DELETE", "/node/n0/identity", nil)
-	<-a.Session.CloseChan()
+	apitest.Receive(t, a.Session.CloseChan())
 	expect(t, h.Fleet.CertValid(uid, "serial-2"), false)
 	expect(t, h.Fleet.Enrolled(uid), false)
 }
@@ -132,7 +133,7 @@ func TestKeyIsGoodOnce(t *testing.T) {
 	}
 	good := 0
 	for range cap(results) {
-		if <-results == nil {
+		if apitest.Receive(t, results) == nil {
 			good++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"muster/controller/api/apitest"
 	"muster/controller/fleet"
 	"muster/controller/store"
 	"muster/controller/store/boltstore"
@@ -76,7 +77,7 @@ func run(t *testing.T, f *fleet.Fleet) (stop func()) {
 	return func() {
 		t.Helper()
 		cancel()
-		if err := <-done; err != nil {
+		if err := apitest.Receive(t, done); err != nil {
 			t.Errorf("the fleet ended with %v", err)
 		}
 	}
@@ -94,12 +95,12 @@ func TestLateWrite(t *testing.T) {
 	if err := f.Report("u", fleet.Report{Status: json.RawMessage(`{"a":1}`)}); err != nil {
 		t.Fatal(err)
 	}
-	<-d.asked
+	apitest.Receive(t, d.asked)
 	if _, err := f.Enrol(t.Context(), "u", addr, wire.Enrol{Key: key, CSR: []byte("1")}); err != nil {
 		t.Fatal(err)
 	}
 	d.resume <- struct{}{}
-	<-d.wrote
+	apitest.Receive(t, d.wrote)
 	after := open(t, d)
 	expect(t, after.CertValid("u", "serial-1"), true)
 	if _, err := after.Enrol(t.Context(), "u", addr, wire.Enrol{Key: key, CSR: []byte("2")}); err == nil {
@@ -143,7 +144,7 @@ func TestFullDisk(t *testing.T) {
 	if err := f.Report("u", fleet.Report{Status: json.RawMessage(`{"a":1}`)}); err != nil {
 		t.Fatal(err)
 	}
-	<-failed
+	apitest.Receive(t, failed)
 	d.full.Store(false)
 	stop()
 	status, err := open(t, d).Status("u")

@@ -148,16 +148,16 @@ func TestAttributesReachTheNode(t *testing.T) {
 		}
 	}
 	h.Link(uid, wire.Hello{Version: 2, InImage: true}, serve)
-	a := <-got
+	a := apitest.Receive(t, got)
 	raw, _ := json.Marshal(a)
 	expect(t, string(raw), `{"uid":"`+uid+`","name":"n0","values":{"_status_secs":20,"own":1.50,"role":"group"}}`) // no certificate, no secrets
 	h.OK("PATCH", "/node/n0", `{"description":"nothing to the node"}`)
 	h.OK("PATCH", "/attrib/g", `{"attributes":{"role":"other"}}`)
-	if a := <-got; string(a.Values["role"]) != `"other"` || len(a.Values) != 2 {
+	if a := apitest.Receive(t, got); string(a.Values["role"]) != `"other"` || len(a.Values) != 2 {
 		t.Errorf("after a change of the group: %v", a)
 	}
 	h.OK("PATCH", "/node/n0", `{"groups":[]}`)
-	if a := <-got; len(a.Values) != 1 {
+	if a := apitest.Receive(t, got); len(a.Values) != 1 {
 		t.Errorf("out of the group: %v", a)
 	}
 }

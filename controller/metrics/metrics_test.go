@@ -138,9 +138,9 @@ func TestInflux(t *testing.T) {
 		Client: server.Client(), Log: slog.New(slog.DiscardHandler),
 	}
 	go func() { done <- i.Run(ctx) }()
-	text := <-got
+	text := apitest.Receive(t, got)
 	cancel()
-	if err := <-done; err != nil {
+	if err := apitest.Receive(t, done); err != nil {
 		t.Error(err)
 	}
 	want := `Token secret

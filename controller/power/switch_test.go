@@ -131,7 +131,7 @@ func TestRefusedOrders(t *testing.T) {
 	go func() {
 		first <- h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"off","steps":[{"step":"agent","timeout":30},"hard"]}`)
 	}()
-	<-begun
+	apitest.Receive(t, begun)
 	noted := len(h.audit)
 	if a := h.Do("PUT", "/node/"+uid+"/power_state", `{"state":"on"}`); a.Status != http.StatusConflict {
 		t.Errorf("%d %s", a.Status, a.Raw)
@@ -143,7 +143,7 @@ func TestRefusedOrders(t *testing.T) {
 		t.Errorf("switched %v, noted %v", resets, h.audit)
 	}
 	close(end)
-	if a := <-first; string(a.Data) != `{"step":"hard"}` {
+	if a := apitest.Receive(t, first); string(a.Data) != `{"step":"hard"}` {
 		t.Errorf("%d %s", a.Status, a.Raw)
 	}
 }
