@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -91,6 +92,7 @@ func pullCommand(args []string, version string, stdout, stderr io.Writer) error 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	began := time.Now()
+	debug.SetGCPercent(400) // it does not live long, and has hardly anything but buffers
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	dialer := head.Dialer{Bind: o.bind, Version: version}
 	source := pull.New(strings.TrimRight(o.head.String(), "/"), dialer)
@@ -108,13 +110,17 @@ func pullCommand(args []string, version string, stdout, stderr io.Writer) error 
 			return fmt.Errorf("--cache %s: %w", o.cache, err)
 		}
 	}
+	pulling := p.Expect()
+	defer pulling()
 	if !o.noPeers {
-		fellows, err := joinPeers(ctx, head.New(source.Head, dialer, trust), p.Cache, dialer, log)
+		client := head.New(source.Head, dialer, trust)
+		defer client.Close()
+		fellows, err := peer.Join(ctx, client, p, dialer, log)
 		if err != nil {
 			return err
 		}
-		defer fellows.leave(ctx)
-		p.Peers = peer.NewSwarm(fellows.group, source, dialer)
+		defer fellows.Leave(ctx, lingers)
+		p.Peers = peer.NewSwarm(fellows.Group, source, dialer)
 	}
 	image, err := source.Find(ctx, o.image, o.version)
 	if err != nil {
@@ -128,6 +134,7 @@ func pullCommand(args []string, version string, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
+	pulling()
 	out := pulled{p.Stats(), time.Since(began).Seconds(), image.Digest, image.Version}
 	if o.json {
 		return json.NewEncoder(stdout).Encode(out)

@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
@@ -33,49 +32,8 @@ func place(headURL, bind string) (u *url.URL, addr netip.Addr, err error) {
 	return u, addr, nil
 }
 
-// fellows are the other nodes, and what this one gives them.
-type fellows struct {
-	group  *peer.Group
-	server *peer.Server // nil without a cache
-	parts  sync.WaitGroup
-	stop   context.CancelFunc
-}
-
-// joinPeers gives from a cache, if there is one, and asks the head for others.
-// leave must be called.
-func joinPeers(ctx context.Context, client *head.Client, cache *pull.Cache, d head.Dialer, log *slog.Logger) (*fellows, error) {
-	f := &fellows{}
-	var err error
-	if cache != nil {
-		if f.server, err = peer.Listen(d.Bind, cache, log); err != nil {
-			return nil, err
-		}
-	}
-	f.group = peer.NewGroup(client, f.server, log)
-	ctx, f.stop = context.WithCancel(ctx)
-	f.parts.Go(func() { f.group.Run(ctx); client.Close() })
-	if f.server != nil {
-		f.parts.Go(func() { f.server.Run(ctx) })
-	}
-	return f, nil
-}
-
 // lingers is how long who has everything goes on giving to who has not.
 const lingers = 3 * time.Second
-
-// leave gives for a little longer where others still miss something that only
-// this node may have, and then stops.
-func (f *fellows) leave(ctx context.Context) {
-	defer f.parts.Wait()
-	defer f.stop()
-	if f.server == nil {
-		return
-	}
-	end := time.Now().Add(lingers)
-	for ctx.Err() == nil && f.server.Watched() && time.Now().Before(end) {
-		time.Sleep(20 * time.Millisecond)
-	}
-}
 
 func seedCommand(args []string, version string, stderr io.Writer) error {
 	var o pullOptions
@@ -114,12 +72,14 @@ func seedCommand(args []string, version string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fellows, err := joinPeers(ctx, head.New(o.head.String(), dialer, trust), cache, dialer, log)
+	client := head.New(o.head.String(), dialer, trust)
+	defer client.Close()
+	fellows, err := peer.Join(ctx, client, cache, dialer, log)
 	if err != nil {
 		return err
 	}
-	log.Info("offering", "cache", o.cache, "port", fellows.server.Port())
+	log.Info("offering", "cache", o.cache, "port", fellows.Server.Port())
 	<-ctx.Done()
-	fellows.leave(ctx)
+	fellows.Leave(ctx, lingers)
 	return nil
 }

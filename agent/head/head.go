@@ -61,7 +61,7 @@ func (d Dialer) Transport(t *tls.Config) *http.Transport {
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: timeout,
 		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConnsPerHost:   1,
+		MaxIdleConnsPerHost:   4,
 		DisableCompression:    true,
 		ReadBufferSize:        4 << 10,
 		WriteBufferSize:       4 << 10,

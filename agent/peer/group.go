@@ -46,13 +46,15 @@ func (g *Group) Run(ctx context.Context) {
 	soon := firstAsk
 	for {
 		every, err := g.ask(ctx, wire.Announce{})
-		if err != nil && ctx.Err() == nil {
-			g.trouble(err)
+		if err != nil {
 			every = 5 * time.Second
+			if ctx.Err() == nil {
+				g.trouble(err)
+			}
 		}
 		g.once.Do(func() { close(g.asked) })
 		// At first the others come one after the other.
-		if soon *= 2; soon < every {
+		if soon = min(2*soon, maxEvery); soon < every {
 			every = soon
 		}
 		select {

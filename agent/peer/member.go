@@ -189,9 +189,14 @@ func (f *fetch) told(m *member, places []byte) (wrong int) {
 // drain asks a peer for what it has, one request after the other.
 func (f *fetch) drain(ctx context.Context, m *member) error {
 	l := &pull.Line{Client: f.client, URL: "http://" + m.Addr + wire.PeerGive, Header: f.header(m), Stall: giveStall, Bytes: new(atomic.Int64)}
-	for ctx.Err() == nil {
+	for {
+		leave := f.lane(ctx)
+		if leave == nil {
+			return nil
+		}
 		batch, more := f.pick(m)
 		if len(batch) == 0 {
+			leave()
 			if !more {
 				return nil
 			}
@@ -205,6 +210,7 @@ func (f *fetch) drain(ctx context.Context, m *member) error {
 		within, cancel := context.WithTimeoutCause(ctx, giveTime, fmt.Errorf("%d chunks took more than %v", len(batch), giveTime))
 		left, err := l.Ask(within, f.want, batch, f.got(false))
 		cancel()
+		leave()
 		f.release(left)
 		if err != nil {
 			return err
@@ -213,7 +219,22 @@ func (f *fetch) drain(ctx context.Context, m *member) error {
 			return lie{errors.New("it does not give what it says that it has")}
 		}
 	}
-	return nil
+}
+
+// lane waits until one of the few requests at once may be made. Who takes long
+// does not keep the others back for ever. It is nil when ctx ended.
+func (f *fetch) lane(ctx context.Context) (leave func()) {
+	select {
+	case f.lanes <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	}
+	once := sync.OnceFunc(func() { <-f.lanes })
+	slow := time.AfterFunc(laneTime, once)
+	return func() {
+		slow.Stop()
+		once()
+	}
 }
 
 // lacks notes what a peer did not give, and says whether that was too often.

@@ -48,7 +48,10 @@ func chunks(n int) (shelf, []chunk.Ref) {
 	return s, refs
 }
 
-var key = []byte("a key that the head made for this test")
+var (
+	key  = []byte("a key that the head made for this test")
+	here = netip.MustParseAddr("127.0.0.1")
+)
 
 // introducer is a head that introduces one peer, and gives chunks itself only
 // where it was told to.
@@ -74,8 +77,18 @@ func (h *introducer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.first = nil
 		}
 		json.NewEncoder(w).Encode(map[string]any{"success": true, "data": wire.Introduction{Every: 1, Keys: [][]byte{key},
-			Peers: []wire.Peer{{Name: "n1", Addr: h.peer, Ticket: wire.Ticket(key, netip.MustParseAddr("127.0.0.1"))}}}})
-	case wire.PathChunks, wire.PathSpare:
+			Peers: []wire.Peer{{Name: "n1", Addr: h.peer, Ticket: wire.Ticket(key, here)}}}})
+	case wire.PathSpare:
+		var in wire.Spare
+		json.NewDecoder(r.Body).Decode(&in)
+		places := []uint32{}
+		for i := range len(in.Chunks) / 32 {
+			if h.shelf[chunk.Digest(in.Chunks[i*32:])] != nil && len(places) < in.Most {
+				places = append(places, uint32(i))
+			}
+		}
+		json.NewEncoder(w).Encode(map[string]any{"success": true, "data": places})
+	case wire.PathChunks:
 		raw, _ := io.ReadAll(r.Body)
 		for ; len(raw) > 0; raw = raw[32:] {
 			b := h.shelf[chunk.Digest(raw[:32])]
@@ -166,7 +179,6 @@ func TestStrangersGetNothing(t *testing.T) {
 		}
 		return resp.StatusCode
 	}
-	here := netip.MustParseAddr("127.0.0.1")
 	good := wire.Ticket(key, here)
 	if got := ask(wire.PeerGive, good); got != http.StatusForbidden {
 		t.Errorf("without keys: %d", got)
@@ -288,4 +300,22 @@ func TestLiarIsBlamed(t *testing.T) {
 	if left := <-done; len(left) > 0 {
 		t.Errorf("%d are left", len(left))
 	}
+}
+
+// TestLeavingWhileAsking ends while the head has not answered yet.
+func TestLeavingWhileAsking(t *testing.T) {
+	asked := make(chan struct{}, 2)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer srv.Close()
+	g := NewGroup(head.New(srv.URL, head.Dialer{}, nil), nil, quiet)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); g.Run(ctx) }()
+	<-asked
+	cancel()
+	<-ended
 }

@@ -49,13 +49,20 @@ const (
 	maxWatches = 48      // peers that follow what comes
 	maxWanted  = 1 << 20 // digests in the list of one that follows, all together too
 	maxBatch   = 64      // chunks of one request
-	gather     = 60 * time.Millisecond
+	gather     = 100 * time.Millisecond
 	patience   = 15 * time.Second // for an asker to take a chunk, or to say what it wants
 	burst      = 256 << 10        // bytes
 )
 
+// memory is what one answer needs, and can be used for the next.
+type memory struct {
+	out   *bufio.Writer
+	chunk []byte
+}
+
 // Server gives what a shelf has.
 type Server struct {
+	memory   sync.Pool
 	shelf    Shelf
 	log      *slog.Logger
 	listener net.Listener
@@ -83,6 +90,7 @@ func Listen(bind netip.Addr, shelf Shelf, log *slog.Logger) (*Server, error) {
 		}
 	}
 	s := &Server{shelf: shelf, log: log, listener: &bounded{Listener: l, slots: make(chan struct{}, maxConns)}, limit: rate.NewLimiter(rate.Inf, burst)}
+	s.memory.New = func() any { return &memory{out: bufio.NewWriterSize(nil, 64<<10)} }
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+wire.PeerHave, s.serveHave)
 	mux.HandleFunc("POST "+wire.PeerGive, s.serveGive)
@@ -177,14 +185,17 @@ func (s *Server) serveGive(w http.ResponseWriter, r *http.Request) {
 	}
 	raw := digests(w, r, maxBatch)
 	rc := http.NewResponseController(w)
-	out := bufio.NewWriterSize(w, 64<<10)
-	var buf []byte
+	m := s.memory.Get().(*memory)
+	defer s.memory.Put(m)
+	out, buf := m.out, m.chunk
+	out.Reset(w)
 	for ; len(raw) > 0 && !s.off.Load(); raw = raw[n64:] {
 		stored, e, err := s.shelf.Stored(chunk.Digest(raw[:n64]), buf)
 		if err != nil {
 			stored, e = nil, chunk.Absent
 		} else {
 			buf = stored
+			m.chunk = buf[:0]
 		}
 		for left := len(stored); left > 0; left -= burst {
 			if s.limit.WaitN(r.Context(), min(left, burst)) != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +21,9 @@ const (
 	giveTime    = 20 * time.Second // for one request
 	overdue     = 3 * time.Second  // after that somebody else is asked as well
 	standstill  = 12 * time.Second // without any chunk, the rest is asked of the head alone
-	perPeer     = 2                // requests at once
+	perPeer     = 2                // requests at once to one
+	lanes       = 8                // requests at once to all: few that are fast cost everybody less than many that are slow
+	laneTime    = time.Second      // how long a slow one keeps others back
 	peerBatch   = 4                // chunks of one
 	headLines   = 2                // requests to the head at once
 	headBatch   = 4                // chunks of one, while there are others
@@ -42,17 +43,18 @@ type Swarm struct {
 	source *pull.Source
 	client *http.Client // to peers
 	head   atomic.Int64
+	now    atomic.Pointer[fetch] // the one that is under way
 }
 
 // NewSwarm makes one.
 func NewSwarm(g *Group, s *pull.Source, d head.Dialer) *Swarm {
 	t := d.Transport(nil)
 	dial := d.Net()
-	dial.Timeout = 3 * time.Second
+	dial.Timeout = 5 * time.Second // a packet or two may be lost
 	t.DialContext = dial.DialContext
 	t.ResponseHeaderTimeout = 0 // giveStall holds
 	t.MaxIdleConnsPerHost = perPeer + 1
-	t.MaxConnsPerHost = perPeer + 1
+	t.MaxConnsPerHost = perPeer + 2 // one follows what it has, one is for who cannot wait
 	t.MaxResponseHeaderBytes = 4 << 10
 	t.ReadBufferSize = 32 << 10
 	return &Swarm{group: g, source: s, client: &http.Client{Transport: t,
@@ -76,7 +78,9 @@ type fetch struct {
 	left    int
 	moved   time.Time // when the last chunk came
 	members map[string]*member
-	active  int // members that are being asked
+	active  int                  // members that are being asked
+	places  map[chunk.Digest]int // made when it is first needed
+	lanes   chan struct{}
 	end     context.CancelCauseFunc
 }
 
@@ -123,8 +127,10 @@ func (s *Swarm) Fetch(ctx context.Context, want []chunk.Ref, take func(int, pull
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	f := &fetch{Swarm: s, want: want, take: take, state: make([]progress, len(want)), asked: make([]time.Time, len(want)), later: make([]time.Time, len(want)),
-		holders: make([]uint16, len(want)), left: len(want), moved: time.Now(), members: map[string]*member{}, end: cancel}
+		holders: make([]uint16, len(want)), left: len(want), moved: time.Now(), members: map[string]*member{}, lanes: make(chan struct{}, lanes), end: cancel}
 	defer s.client.CloseIdleConnections()
+	s.now.Store(f)
+	defer s.now.Store(nil)
 	var lines sync.WaitGroup
 	for range headLines {
 		lines.Go(func() { f.askHead(ctx) })
@@ -212,31 +218,59 @@ func (f *fetch) put(left []int, later time.Time) {
 	}
 }
 
-// askHead asks for what no peer has, until ctx ends.
+// askHead asks for what no peer has, until ctx ends: first which of it, by the
+// node's identity, then for that, which is public.
 func (f *fetch) askHead(ctx context.Context) {
 	n := headBatch
-	l := &pull.Line{Client: f.source.Client, Header: f.source.Header, Stall: giveStall * 2, Bytes: &f.head}
+	l := &pull.Line{Client: f.source.Client, URL: f.source.Head + wire.PathChunks, Header: f.source.Header, Stall: giveStall * 2, Bytes: &f.head}
 	for ctx.Err() == nil {
 		batch := f.rare(&n)
 		if len(batch) == 0 {
 			pause(ctx, idle)
 			continue
 		}
-		l.URL = f.source.Head + wire.PathSpare + "?" + wire.QueryMost + "=" + strconv.Itoa(n)
-		left, err := l.Ask(ctx, f.want, batch, f.got(true))
-		switch {
-		case err == nil:
-			f.put(left, time.Now().Add(elsewhere))
-		case pull.IsLocal(err):
-			f.end(err)
-		default:
-			f.put(left, time.Time{})
-			pause(ctx, time.Second)
-		}
-		if len(left) == len(batch) {
+		mine, others, err := f.spare(ctx, batch, n)
+		f.put(others, time.Now().Add(elsewhere))
+		if err == nil && len(mine) > 0 {
+			mine, err = l.Ask(ctx, f.want, mine, f.got(true))
+		} else if err == nil {
 			pause(ctx, idle)
 		}
+		f.put(mine, time.Time{})
+		switch {
+		case pull.IsLocal(err):
+			f.end(err)
+		case err != nil:
+			pause(ctx, time.Second)
+		}
 	}
+}
+
+// spare divides a batch into what the head has for this node and what it gave
+// to others.
+func (f *fetch) spare(ctx context.Context, batch []int, n int) (mine, others []int, err error) {
+	in := wire.Spare{Most: n}
+	for _, i := range batch {
+		in.Chunks = append(in.Chunks, f.want[i].Digest[:]...)
+	}
+	var places []uint32
+	if _, err := f.group.head.Call(ctx, http.MethodPost, wire.PathSpare, in, &places); err != nil {
+		return batch, nil, err
+	}
+	told := make([]bool, len(batch))
+	for _, k := range places {
+		if int64(k) >= int64(len(batch)) || told[k] || len(mine) == n {
+			return batch, nil, errors.New("the head names chunks that it was not asked for")
+		}
+		told[k] = true
+		mine = append(mine, batch[k])
+	}
+	for k, i := range batch {
+		if !told[k] {
+			others = append(others, i)
+		}
+	}
+	return mine, others, nil
 }
 
 // rare chooses what to name to the head: what nobody else has, or what does

@@ -22,7 +22,8 @@ import (
 type Cache struct {
 	dir   string
 	store *pack.Store
-	shelf shelf
+	arrivals
+	keepers keepers
 }
 
 const (

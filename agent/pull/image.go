@@ -16,7 +16,7 @@ import (
 	"muster/agent/head"
 	"muster/images/chunk"
 	"muster/images/delta"
-	"muster/images/squash"
+	"muster/images/pack"
 	"muster/images/tree"
 	"muster/shared/wire"
 )
@@ -32,22 +32,36 @@ const (
 
 // Image pulls an image in chunks: from the cache, from peers, from the head,
 // in this order. Everything is verified, and written where it belongs as it
-// comes.
+// comes. It is also the shelf of what other nodes may have of it meanwhile.
 type Image struct {
 	Source *Source
 	Cache  *Cache // nil for none
 	Peers  Swarm  // nil for none
+	Room   int64  // bytes that the files of a tree may have, where that is known beforehand
 
+	coming  arrivals // where there is no cache
+	files   atomic.Pointer[Files]
 	head    headChunks
+	content atomic.Int64 // bytes that are there, for Source.Progress
 	peers   atomic.Int64
 	reused  atomic.Int64
 	indices atomic.Int64
+}
+
+// TooLarge says that the files of an image do not fit, before any is fetched.
+type TooLarge struct{ Want, Room int64 }
+
+func (t *TooLarge) Error() string {
+	return fmt.Sprintf("the image's files have %d MiB, and there is room for %d MiB", t.Want>>20, t.Room>>20)
 }
 
 // Swarm is other nodes, and the head as far as it is asked in between.
 type Swarm interface {
 	Chunks
 	FromHead() int64 // bytes that came over the wire from the head
+	// Now gives chunks, of those that a Fetch is about, from one node that has
+	// them all, and nothing where there is none.
+	Now(ctx context.Context, want []chunk.Ref, take func(i int, g Got) error)
 }
 
 // Stats says what went where, in bytes as they are stored and sent.
@@ -56,6 +70,43 @@ type Stats struct {
 	Peers  int64 `json:"bytes_peers"`  // chunks from other nodes
 	Reused int64 `json:"bytes_reused"` // chunks that the cache had
 	Index  int64 `json:"index_bytes"`  // indices, from the head
+}
+
+// Expect says that something is going to be pulled, so that others wait for it,
+// until the function is called.
+func (p *Image) Expect() (end func()) {
+	if p.Cache != nil {
+		return p.Cache.expect()
+	}
+	return p.coming.expect()
+}
+
+// Has says whether a chunk can be given to others.
+func (p *Image) Has(d chunk.Digest) bool {
+	if p.Cache != nil {
+		return p.Cache.Has(d)
+	}
+	f := p.files.Load()
+	return f != nil && f.Has(d)
+}
+
+// Stored gives a chunk for others, in buf where there is room.
+func (p *Image) Stored(d chunk.Digest, buf []byte) ([]byte, chunk.Encoding, error) {
+	if p.Cache != nil {
+		return p.Cache.Stored(d, buf)
+	}
+	if f := p.files.Load(); f != nil {
+		return f.Stored(d, buf)
+	}
+	return nil, 0, pack.ErrAbsent
+}
+
+// Follow gives what came; see arrivals.
+func (p *Image) Follow(n int) (fresh []chunk.Digest, grown <-chan struct{}) {
+	if p.Cache != nil {
+		return p.Cache.Follow(n)
+	}
+	return p.coming.Follow(n)
 }
 
 // Stats gives the figures so far.
@@ -174,6 +225,8 @@ func (p *Image) askIndex(ctx context.Context, digest, have string, old []byte, s
 // chunks gives content to take, from whoever has it.
 func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, content []byte) error) error {
 	p.head.src = p.Source
+	defer p.Expect()()
+	files := p.files.Load()
 	var keep *keeper
 	if p.Cache != nil {
 		keep = p.Cache.keep()
@@ -202,7 +255,15 @@ func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, c
 			if from == Chunks(p.Peers) && !g.Head {
 				p.peers.Add(int64(len(g.Stored)))
 			}
-			return take(now[i], g.Content)
+			if err := take(now[i], g.Content); err != nil {
+				return err
+			}
+			p.Source.Progress(p.content.Add(int64(len(g.Content))))
+			if files == nil {
+				return nil
+			}
+			files.came(part[i].Digest)
+			return nil
 		})
 		if err != nil {
 			return err
@@ -243,11 +304,21 @@ func (p *Image) Tree(ctx context.Context, image wire.Image, into string) error {
 	if err != nil {
 		return err
 	}
+	if p.Room > 0 && m.Bytes > p.Room {
+		return &TooLarge{Want: m.Bytes, Room: p.Room}
+	}
 	if into, err = filepath.Abs(into); err != nil {
 		return err
 	}
 	if err := p.clear(into); err != nil {
 		return err
+	}
+	if p.Cache == nil {
+		f, err := TreeFiles(m, into)
+		if err != nil {
+			return err
+		}
+		p.files.Store(f.empty(&p.coming))
 	}
 	if err := tree.Write(ctx, m, into, p.chunks); err != nil {
 		return err
@@ -288,11 +359,7 @@ func (p *Image) done(ctx context.Context) error {
 
 // Squash writes the image as one file, which appears when it is whole.
 func (p *Image) Squash(ctx context.Context, image wire.Image, into string) error {
-	raw, err := p.index(ctx, Squash, image.Index, image.IndexSize)
-	if err != nil {
-		return err
-	}
-	x, err := squash.Decode(raw)
+	x, err := p.SquashIndex(ctx, image)
 	if err != nil {
 		return err
 	}
@@ -308,7 +375,9 @@ func (p *Image) Squash(ctx context.Context, image wire.Image, into string) error
 		return err
 	}
 	defer os.Remove(part)
-	defer f.Close()
+	if p.Cache != nil {
+		defer f.Close() // else others read from it as long as there is somebody who gives
+	}
 	if err := p.squash(ctx, x, f); err != nil {
 		return err
 	}
@@ -316,39 +385,4 @@ func (p *Image) Squash(ctx context.Context, image wire.Image, into string) error
 		return err
 	}
 	return p.done(ctx)
-}
-
-// squash writes all segments where they belong.
-func (p *Image) squash(ctx context.Context, x *squash.Index, f *os.File) error {
-	if err := f.Truncate(x.Size); err != nil {
-		return fmt.Errorf("room for the image: %w", err)
-	}
-	known, places := map[chunk.Digest]int{}, [][]int64{}
-	var want []chunk.Ref
-	for at, s := range x.Segments() {
-		if s.Chunk.Size == 0 {
-			if _, err := f.WriteAt(s.Inline, at); err != nil {
-				return fmt.Errorf("the image does not fit: %w", err)
-			}
-			continue
-		}
-		i, ok := known[s.Chunk.Digest]
-		if !ok {
-			i = len(want)
-			known[s.Chunk.Digest] = i
-			want, places = append(want, s.Chunk), append(places, nil)
-		}
-		if want[i].Size != s.Chunk.Size {
-			return fmt.Errorf("the chunk %s has two sizes", s.Chunk.Digest)
-		}
-		places[i] = append(places[i], at)
-	}
-	return p.chunks(ctx, want, func(i int, content []byte) error {
-		for _, at := range places[i] {
-			if _, err := f.WriteAt(content, at); err != nil {
-				return local{fmt.Errorf("the image does not fit: %w", err)}
-			}
-		}
-		return nil
-	})
 }

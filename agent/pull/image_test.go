@@ -78,7 +78,7 @@ func (h *chunkHead) add(t *testing.T, dir string) {
 	file, err := squash.Build(t.Context(), squash.File{Content: bytes.NewReader(b), Size: int64(len(b)), SHA256: chunk.Sum(b), Head: squashfs.HeadSize, Tables: int64(r.Superblock().InodeTable), Cuts: cuts},
 		func(ref chunk.Ref, _ int64, b []byte) error { return h.Put(ref, b, nil) })
 	must(t, err)
-	image := wire.Image{Name: "i", Version: len(h.images) + 1, Tree: chunk.Sum(files).String(), TreeSize: int64(len(files)), Index: chunk.Sum(file).String(), IndexSize: int64(len(file))}
+	image := wire.Image{Name: "i", SHA256: chunk.Sum(b).String(), Size: int64(len(b)), Version: len(h.images) + 1, Tree: chunk.Sum(files).String(), TreeSize: int64(len(files)), Index: chunk.Sum(file).String(), IndexSize: int64(len(file))}
 	image.Digest = wire.VersionDigest(image.Tree, image.Index)
 	h.indices[image.Tree], h.indices[image.Index] = files, file
 	h.images, h.files = append(h.images, image), append(h.files, b)

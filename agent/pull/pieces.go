@@ -35,9 +35,12 @@ type Pieces struct {
 	mu     sync.Mutex
 	change chan struct{} // closed and replaced when a piece is there or nobody waits any more
 	state  []pieceState
-	left   int
-	wanted int    // readers that wait
-	said   string // the last trouble told
+	// covered is how many bytes of each piece came in chunks.
+	covered []int32
+	nearby  func(ctx context.Context, piece int)
+	left    int
+	wanted  int    // readers that wait
+	said    string // the last trouble told
 }
 
 type pieceState uint8
@@ -56,7 +59,7 @@ func (s *Source) Pieces(ctx context.Context, image wire.Image, to *os.File) (*Pi
 		return nil, err
 	}
 	return &Pieces{src: s, image: image, file: to, sums: sums, slots: make(chan struct{}, wantedMax),
-		change: make(chan struct{}), state: make([]pieceState, len(sums)/sha256.Size), left: len(sums) / sha256.Size}, nil
+		change: make(chan struct{}), state: make([]pieceState, len(sums)/sha256.Size), covered: make([]int32, len(sums)/sha256.Size), left: len(sums) / sha256.Size}, nil
 }
 
 // Sums fetches the list of an image's pieces: 32 bytes for each.
@@ -104,7 +107,7 @@ func (p *Pieces) Ensure(ctx context.Context, off, n int64) error {
 }
 
 func (p *Pieces) ensure(ctx context.Context, i int) error {
-	delay := minDelay
+	delay, asked := minDelay, false // asked other nodes
 	for {
 		p.mu.Lock()
 		state, change := p.state[i], p.change
@@ -112,14 +115,20 @@ func (p *Pieces) ensure(ctx context.Context, i int) error {
 			p.mu.Unlock()
 			return nil
 		}
-		run := 0
-		if state == missing {
+		run, nearby := 0, p.nearby
+		if state == missing && nearby != nil && !asked {
+			run = p.take(i, 1)
+		} else if state == missing {
 			run = p.take(i, readAhead)
 		}
 		p.wanted++
 		p.mu.Unlock()
 		err := error(nil)
-		if run > 0 {
+		if run > 0 && nearby != nil && !asked {
+			asked = true
+			nearby(ctx, i)
+			p.release(i, run)
+		} else if run > 0 {
 			err = p.fetch(ctx, i, run)
 		} else {
 			select {
@@ -187,7 +196,9 @@ func (p *Pieces) release(first, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := first; i < first+n; i++ {
-		p.state[i] = missing
+		if p.state[i] == coming {
+			p.state[i] = missing
+		}
 	}
 	p.changed()
 }
@@ -206,14 +217,22 @@ func (p *Pieces) read(s *stream, i int) error {
 		return local{fmt.Errorf("the image does not fit: %w", err)}
 	}
 	p.mu.Lock()
-	p.state[i] = present
-	p.left--
-	p.said = ""
+	p.arrived(i)
 	done := p.image.Size - int64(p.left)*wire.PieceSize
-	p.changed()
 	p.mu.Unlock()
 	p.src.Progress(max(done, 0))
 	return nil
+}
+
+// arrived notes that a piece is there. p.mu is held.
+func (p *Pieces) arrived(i int) {
+	if p.state[i] == present {
+		return // in pieces and in chunks
+	}
+	p.state[i] = present
+	p.left--
+	p.said = ""
+	p.changed()
 }
 
 // Run fetches all pieces in order, and lets those go first that are wanted at

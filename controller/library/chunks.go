@@ -31,8 +31,8 @@ func (l *Library) chunkRoutes() []api.Route {
 		{Method: "GET", Path: wire.PathIndex + "{digest}", Permission: kind.Public, Doc: "An index as a delta from another one, for agents.", Handler: l.serveIndex, Raw: "application/octet-stream",
 			Query: []api.Param{{Name: "have", Doc: "digest of an index that the asker has"}}},
 		{Method: "POST", Path: wire.PathChunks, Permission: kind.Public, Doc: "Chunks by their digests, as frames; the body is digests of 32 bytes each.", Handler: l.serveChunks, Upload: true, Raw: "application/octet-stream"},
-		{Method: "POST", Path: wire.PathSpare, Permission: kind.NodeOnly, Doc: "The same for nodes that share what they get: those that no other node was given of late. The others count as absent.", Handler: l.serveSpare, Upload: true, Raw: "application/octet-stream",
-			Query: []api.Param{{Name: wire.QueryMost, Doc: "how many at most"}}},
+		{Method: "POST", Path: wire.PathSpare, Permission: kind.NodeOnly, Doc: "Which of these chunks the asking node, which shares what it gets, shall fetch here: those that no other node was told of late. The answer is their places in the list.",
+			Handler: l.serveSpare, Body: wire.Spare{}, Answer: []uint32{}},
 	}
 }
 
@@ -164,7 +164,7 @@ func (l *Library) serveChunks(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return l.sendChunks(w, list, func(chunk.Digest) bool { return true })
+	return l.sendChunks(w, list)
 }
 
 // chunkList reads the digests that a request is for.
@@ -173,24 +173,26 @@ func chunkList(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, fault.Invalidf("The list of chunks broke off: %v.", err)
 	}
-	if len(raw) == 0 || len(raw)%sha256.Size != 0 || len(raw) > wire.MaxChunks*sha256.Size {
-		return nil, fault.Invalidf("The body has %d bytes: want 1 to %d digests of %d bytes.", len(raw), wire.MaxChunks, sha256.Size)
-	}
-	return raw, nil
+	return raw, checkList(raw)
 }
 
-// sendChunks answers a list; those that it may not give count as absent.
-func (l *Library) sendChunks(w http.ResponseWriter, list []byte, give func(chunk.Digest) bool) error {
+func checkList(raw []byte) error {
+	if len(raw) == 0 || len(raw)%sha256.Size != 0 || len(raw) > wire.MaxChunks*sha256.Size {
+		return fault.Invalidf("The list of chunks has %d bytes: want 1 to %d digests of %d bytes.", len(raw), wire.MaxChunks, sha256.Size)
+	}
+	return nil
+}
+
+// sendChunks answers a list.
+func (l *Library) sendChunks(w http.ResponseWriter, list []byte) error {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	out := bufio.NewWriterSize(w, 256<<10)
 	var buf []byte
 	for ; len(list) > 0; list = list[sha256.Size:] {
 		var stored []byte
 		enc := chunk.Absent
-		if d := chunk.Digest(list[:sha256.Size]); give(d) {
-			if b, e, err := l.opt.Blobs.chunks.Stored(d, buf); err == nil {
-				stored, enc, buf = b, e, b
-			}
+		if b, e, err := l.opt.Blobs.chunks.Stored(chunk.Digest(list[:sha256.Size]), buf); err == nil {
+			stored, enc, buf = b, e, b
 		}
 		if _, err := out.Write(chunk.PutFrameHead(nil, enc, len(stored))); err != nil {
 			return err

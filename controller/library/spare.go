@@ -2,7 +2,6 @@ package library
 
 import (
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -35,11 +34,11 @@ const (
 	maxGiven = 1 << 20
 )
 
-// choose gives those of the digests that a node shall get, n at most; for the
-// others it asks its peers.
-func (s *spare) choose(to string, digests []byte, n int, has func(chunk.Digest) bool) map[chunk.Digest]bool {
+// choose gives the places of those digests that a node shall get, n at most;
+// for the others it asks its peers.
+func (s *spare) choose(to string, digests []byte, n int, has func(chunk.Digest) bool) []uint32 {
 	now := s.now()
-	out := map[chunk.Digest]bool{}
+	out := []uint32{}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.Sub(s.swept) > hold || len(s.given) > maxGiven {
@@ -50,45 +49,32 @@ func (s *spare) choose(to string, digests []byte, n int, has func(chunk.Digest) 
 			}
 		}
 	}
-	for ; len(digests) > 0 && len(out) < n && len(s.given) < maxGiven; digests = digests[len(chunk.Digest{}):] {
+	for i := uint32(0); len(digests) > 0 && len(out) < n && len(s.given) < maxGiven; i, digests = i+1, digests[len(chunk.Digest{}):] {
 		d := chunk.Digest(digests[:len(chunk.Digest{})])
 		if !has(d) {
 			continue // would only take up room
 		}
 		if g, ok := s.given[d]; !ok || g.to == to || now.Sub(g.at) > hold {
 			s.given[d] = gift{to, now}
-			out[d] = true
+			out = append(out, i)
 		}
 	}
 	return out
 }
 
-// sent notes that a chunk goes out only now.
-func (s *spare) sent(to string, d chunk.Digest) {
-	now := s.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.given[d] = gift{to, now}
-}
-
-// serveSpare gives those chunks that are asked for and were given to no other
-// node of late. Only nodes may ask: what is given to one is kept from the rest.
+// serveSpare says which of the chunks a node shall ask for: those that no
+// other was told of late. Only nodes may ask: what is meant for one is kept
+// from the rest.
 func (l *Library) serveSpare(w http.ResponseWriter, r *http.Request) error {
-	text := r.URL.Query().Get(wire.QueryMost)
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > wire.MaxChunks {
-		return fault.Invalidf("%s: %q is no number from 1 to %d.", wire.QueryMost, text, wire.MaxChunks)
-	}
-	list, err := chunkList(r)
-	if err != nil {
+	var in wire.Spare
+	if err := api.Decode(w, r, &in); err != nil {
 		return err
 	}
-	to := api.CallerOf(r.Context()).Node
-	mine := l.spare.choose(to, list, n, l.opt.Blobs.chunks.Has)
-	return l.sendChunks(w, list, func(d chunk.Digest) bool {
-		if mine[d] {
-			l.spare.sent(to, d)
-		}
-		return mine[d]
-	})
+	if in.Most < 1 || in.Most > wire.MaxChunks {
+		return fault.Invalidf("most: %d is no number from 1 to %d.", in.Most, wire.MaxChunks)
+	}
+	if err := checkList(in.Chunks); err != nil {
+		return err
+	}
+	return api.Data(w, l.spare.choose(api.CallerOf(r.Context()).Node, in.Chunks, in.Most, l.opt.Blobs.chunks.Has))
 }

@@ -187,28 +187,20 @@ func TestChunkEndpoints(t *testing.T) {
 	}
 	// Nodes that share: what one was given the next does not get, and nobody
 	// else has a say in it.
-	given := func(most, node string) (n int) {
-		a := l.Do("POST", wire.PathSpare+"?most="+most, list, apitest.AsNode, node)
-		for r := bytes.NewReader(a.Raw); r.Len() > 0; {
-			_, e, err := chunk.ReadFrame(r, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if e != chunk.Absent {
-				n++
-			}
-		}
-		return n
+	given := func(most int, node string) int {
+		return len(apitest.Decode[[]uint32](t, l.OK("POST", wire.PathSpare, wire.Spare{Chunks: list, Most: most}, apitest.AsNode, node)))
 	}
 	distinct := map[chunk.Digest]bool{}
 	for _, ref := range want {
 		distinct[ref.Digest] = true
 	}
-	if got := []int{given("2", "a"), given("4096", "b"), given("4096", "c")}; !slices.Equal(got, []int{2, len(distinct) - 2, 0}) {
+	if got := []int{given(2, "a"), given(4096, "b"), given(4096, "c")}; !slices.Equal(got, []int{2, len(distinct) - 2, 0}) {
 		t.Errorf("three nodes got %v of %d", got, len(distinct))
 	}
-	l.Refused("POST", wire.PathSpare+"?most=1", list)
-	l.Refused("POST", wire.PathSpare+"?most=all", list, apitest.AsNode, "a")
+	l.Refused("POST", wire.PathSpare, wire.Spare{Chunks: list, Most: 1})
+	for _, bad := range []wire.Spare{{Chunks: list}, {Chunks: list, Most: wire.MaxChunks + 1}, {Chunks: list[1:], Most: 1}, {Most: 1}} {
+		l.Refused("POST", wire.PathSpare, bad, apitest.AsNode, "a")
+	}
 	l.Refused("POST", wire.PathChunks, "")
 	l.Refused("POST", wire.PathChunks, "31 bytes or so")
 	l.Refused("POST", wire.PathChunks, make([]byte, 32*(wire.MaxChunks+1)))

@@ -37,9 +37,29 @@ func (c *Codec) Encode(buf, content []byte) ([]byte, Encoding) {
 		c.enc, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1),
 			zstd.WithEncoderCRC(false), zstd.WithWindowSize(MaxSize), zstd.WithLowerEncoderMem(true), zstd.WithAllLitEntropyCompression(true))
 	}
-	// What saves less than a sixteenth is not worth unpacking on every node.
-	if out := c.enc.EncodeAll(content, buf[:0]); len(out) < len(content)-len(content)/16 {
-		return out, Zstd
+	return shorter(content, c.enc.EncodeAll(content, buf[:0]))
+}
+
+// Packer packs chunks in passing, for a wire. Unlike a Codec many may use it at once.
+type Packer struct{ enc *zstd.Encoder }
+
+// NewPacker makes one that keeps at most two cores busy.
+func NewPacker() *Packer {
+	enc, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(MaxSize), zstd.WithLowerEncoderMem(true))
+	return &Packer{enc}
+}
+
+// Pack gives content in the shorter encoding, as Codec's Encode does.
+func (p *Packer) Pack(content []byte) ([]byte, Encoding) {
+	return shorter(content, p.enc.EncodeAll(content, nil))
+}
+
+// shorter decides between raw and packed: what saves less than a sixteenth is
+// not worth unpacking on every node.
+func shorter(content, packed []byte) ([]byte, Encoding) {
+	if len(packed) < len(content)-len(content)/16 {
+		return packed, Zstd
 	}
 	return content, Raw
 }

@@ -134,15 +134,22 @@ func (x *Session) reserve(d chunk.Digest, n int) (*writing, place, error) {
 // Stored gives a chunk that this session has put, committed or not, or that the
 // store has, as it is stored; see Store.Stored.
 func (x *Session) Stored(d chunk.Digest, buf []byte) ([]byte, chunk.Encoding, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock() // what is read is not removed meanwhile
-	for _, w := range x.all() {
-		if p, ok := w.entries[d]; ok {
-			b, err := p.read(w.file, buf)
-			return b, p.enc, err
-		}
+	if p, f, ok := x.find(d); ok {
+		b, err := p.read(f, buf) // an error where the session ended meanwhile
+		return b, p.enc, err
 	}
 	return x.store.Stored(d, buf)
+}
+
+func (x *Session) find(d chunk.Digest) (place, *os.File, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, w := range x.all() {
+		if p, ok := w.entries[d]; ok {
+			return p, w.file, true
+		}
+	}
+	return place{}, nil, false
 }
 
 // Written gives the bytes that were put and are not committed yet.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,10 +28,14 @@ type swarm struct {
 	head    *lab.Head
 	agent   string
 	dir     string
+	ram     string // where the nodes have what they pull: diskless ones have it in RAM
 	image   string // a squashfs
 	size    float64
 	rate    int // Mbit/s
 	nodes   []string
+
+	mu     sync.Mutex
+	effort time.Duration // of the processors, for what the nodes ran since it was set to 0
 }
 
 const (
@@ -48,6 +53,10 @@ func measureSwarm(ctx context.Context, s settings) (figures []figure, err error)
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	w := &swarm{network: b.network, head: b.head, agent: filepath.Join(filepath.Dir(s.program), "muster-agent"), dir: b.dir, rate: s.rate}
+	if w.ram, err = os.MkdirTemp("/dev/shm", "muster-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(w.ram)) }()
 	defer func() { err = errors.Join(err, w.head.Stop()) }()
 	defer w.close(ctx)
 	for _, part := range []func() error{func() error { return w.makeImage(ctx, s.image) }, func() error { return w.makeNodes(ctx) }} {
@@ -59,16 +68,17 @@ func measureSwarm(ctx context.Context, s settings) (figures []figure, err error)
 	what := fmt.Sprintf("%d nodes, %.0f MiB, %d Mbit/s", swarmNodes, w.size/(1<<20), s.rate)
 	s.log.Info("the nodes pull", "ideal seconds", ideal)
 	before := w.sent()
+	w.effort = 0
 	seconds, err := w.pull(ctx, "all", w.nodes)
 	if err != nil {
 		return nil, err
 	}
 	worst := quantile(seconds, 0.99)
 	figures = append(figures,
-		atMost("swarm: "+what+", 99 % have it, of size/rate", 1.3, worst/ideal, "×", "of "+spread(seconds)+" s"),
+		atMost("swarm: "+what+", 99 % have it, of size/rate", 1.3, worst/ideal, "×", fmt.Sprintf("of %s s, %d processors busy for %.1f s each", spread(seconds), runtime.NumCPU(), w.effort.Seconds()/float64(runtime.NumCPU()))),
 		atMost("swarm: sent by the head, of the image", 1.5, (w.sent()-before)/w.size, "×", ""))
 
-	s.log.Info("the same, where one drops half of its packets")
+	s.log.Info("the same, where one drops half of its packets", "seconds", spread(seconds), "processors", w.effort.String())
 	if err := w.loss(ctx, w.nodes[0]); err != nil {
 		return figures, err
 	}
@@ -189,6 +199,11 @@ func (w *swarm) command(ctx context.Context, ns, name string, args ...string) ([
 	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", ns, name}, args...)...)
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
+	if cmd.ProcessState != nil {
+		w.mu.Lock()
+		w.effort += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+		w.mu.Unlock()
+	}
 	if err != nil {
 		err = fmt.Errorf("%s in %s: %w: %s", name, ns, err, errs.String())
 	}
@@ -206,22 +221,31 @@ func (w *swarm) each(nodes []string, run func(ns string) (float64, error)) ([]fl
 	return seconds, errors.Join(failed...)
 }
 
+// pull has nodes pull at once. What they got is compared when all are done, so
+// that the comparing takes no time from those that are not.
 func (w *swarm) pull(ctx context.Context, round string, nodes []string) ([]float64, error) {
-	return w.each(nodes, func(ns string) (float64, error) {
-		into := filepath.Join(w.dir, round+"-"+ns)
+	into := func(ns string) string { return filepath.Join(w.ram, round+"-"+ns) }
+	defer func() {
+		for _, ns := range nodes {
+			os.Remove(into(ns))
+		}
+	}()
+	seconds, err := w.each(nodes, func(ns string) (float64, error) {
 		out, err := w.command(ctx, ns, w.agent, "pull", "--head", w.head.URL, "--image", "bench", "--form", "squash",
-			"--into", into, "--cache", into+".cache", "--json")
+			"--into", into(ns), "--json")
 		if err != nil {
 			return 0, err
 		}
-		defer os.RemoveAll(into + ".cache")
-		defer os.Remove(into)
 		var said struct{ Seconds float64 }
-		if err := json.Unmarshal(out, &said); err != nil {
-			return 0, err
-		}
-		return said.Seconds, lab.Run(ctx, exec.Command("cmp", w.image, into))
+		err = json.Unmarshal(out, &said)
+		return said.Seconds, err
 	})
+	for _, ns := range nodes {
+		if err == nil {
+			err = lab.Run(ctx, exec.Command("cmp", w.image, into(ns)))
+		}
+	}
+	return seconds, err
 }
 
 // sent is what the head's link has sent, in bytes.

@@ -21,13 +21,16 @@ const (
 // HeaderTicket carries a ticket from peer to peer.
 const HeaderTicket = "Muster-Ticket"
 
-// PathSpare is PathChunks for nodes that share: the answer has at most as many
-// chunks as the query QueryMost says, of those that the head gave to no other
-// node of late. The others count as absent.
-const (
-	PathSpare = PathChunks + "/spare"
-	QueryMost = "most"
-)
+// PathSpare is asked by nodes that share, before PathChunks: POST Spare →
+// places in the list, of those chunks that the head named to no other node of
+// late. So each gets something else, and the head gives all of it about once.
+const PathSpare = PathChunks + "/spare"
+
+// Spare is a list of chunks that a node misses.
+type Spare struct {
+	Chunks []byte `json:"chunks"` // digests, 32 bytes each
+	Most   int    `json:"most"`   // how many it wants to be told
+}
 
 // Announce is said every few seconds by a node that takes chunks from others
 // or gives them.
