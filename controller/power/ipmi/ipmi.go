@@ -27,7 +27,7 @@ import (
 // soon; one with a session may be slow, and has all the time that its caller has.
 const (
 	answerTime  = time.Second
-	resends     = 3
+	resends     = 2
 	resendsOpen = 12
 )
 
