@@ -2,6 +2,7 @@ package console
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,8 +69,10 @@ func TestSerialOverLAN(t *testing.T) {
 	target := Target{Scheme: "ipmi", Host: "127.0.0.1", Port: strconv.Itoa(port), User: "admin", Password: "p@s:s/%", Options: url.Values{"cipher": {"3"}}}
 	open := func() io.ReadWriteCloser {
 		t.Helper()
-		line, err := serialOverLAN(t.Context(), target)
-		for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); line, err = serialOverLAN(t.Context(), target) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel() // which the session must outlive
+		line, err := serialOverLAN(ctx, target)
+		for ; err != nil && ctx.Err() == nil; line, err = serialOverLAN(ctx, target) {
 			t.Log(err) // nothing tells when it listens
 		}
 		if err != nil {

@@ -144,7 +144,8 @@ func serialOverLAN(ctx context.Context, t Target) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := spawn(ipmitool(ctx, t, append(args, "-e", string([]byte{escapeByte}), "sol", "activate")))
+	// ctx bounds the opening alone; the session outlives it.
+	c, err := spawn(ipmitool(context.WithoutCancel(ctx), t, append(args, "-e", string([]byte{escapeByte}), "sol", "activate")))
 	if err != nil {
 		return nil, err
 	}
