@@ -19,7 +19,7 @@ import (
 // bounds the opening.
 const (
 	firstPause = time.Second
-	lastPause  = time.Minute
+	lastPause  = 5 * time.Minute
 	steady     = 30 * time.Second
 	openTime   = 40 * time.Second
 )
