@@ -104,8 +104,9 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	client := head.New(o.head.String(), dialer, config.TLS)
 	defer client.Close()
 	commands := command.New(log)
+	config.Reports = &link.Reports{Else: client}
 	reporter := report.New(report.Config{
-		Send: client, Version: o.version, Log: log, Run: commands, Plugins: o.plugins, Env: []string{"MUSTER_ATTRIBUTES=" + filepath.Join(o.state, attributes.FileINI)},
+		Send: config.Reports, Version: o.version, Log: log, Run: commands, Plugins: o.plugins, Env: []string{"MUSTER_ATTRIBUTES=" + filepath.Join(o.state, attributes.FileINI)},
 	})
 	keeper := newKeeper(o, client, commands, reporter, log)
 	defer keeper.Wait()

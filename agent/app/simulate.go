@@ -13,10 +13,13 @@ import (
 	"os/signal"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"muster/agent/simulate"
+	"muster/shared/rlimit"
 )
+
+// filesBeside is how many open files simulated agents need besides their links:
+// for the commands that run at once.
+const filesBeside = 2000
 
 // simulateCommand runs many light agents until it is told to stop.
 func simulateCommand(args []string, version string, stderr io.Writer) error {
@@ -25,16 +28,9 @@ func simulateCommand(args []string, version string, stderr io.Writer) error {
 		return err
 	}
 	c.Version, c.Log = version, slog.New(slog.NewTextHandler(stderr, nil))
-	// Each agent has two connections.
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < files.Max {
-		files.Cur = files.Max
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-			return fmt.Errorf("more open files: %w", err)
-		}
-	}
-	if need := uint64(2*c.Count + 100); files.Cur < need {
-		return fmt.Errorf("%d agents need %d open files, and this process may have %d: raise it with ulimit -n", c.Count, need, files.Cur)
+	need := uint64(c.Count + filesBeside)
+	if have, err := rlimit.Files(need); err != nil || have < need {
+		return fmt.Errorf("%d agents need %d open files, and this process may have %d: raise it with ulimit -n (%v)", c.Count, need, have, err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

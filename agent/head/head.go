@@ -165,6 +165,11 @@ func Refusal(status int, body []byte) error {
 			}
 		}
 	}
+	return Refuse(status, reason)
+}
+
+// Refuse is Refusal where the reason is known.
+func Refuse(status int, reason string) error {
 	if status >= 500 || status == http.StatusTooManyRequests {
 		return fmt.Errorf("the head has a problem: %s (HTTP %d)", reason, status)
 	}

@@ -282,8 +282,32 @@ func (h *Head) link(w http.ResponseWriter, r *http.Request) {
 		h.peers = append(h.peers, r.TLS.PeerCertificates...)
 		h.mu.Unlock()
 	}
+	go h.reports(session)
 	h.Hellos <- hello
 	h.Sessions <- session
+}
+
+// reports takes what an agent reports over its link.
+func (h *Head) reports(session *yamux.Session) {
+	for {
+		stream, err := session.Accept()
+		if err != nil {
+			return
+		}
+		header, err := wire.ReadHeader(stream)
+		if err == nil && header.Type == wire.StreamReport {
+			var s wire.Status
+			raw, err := wire.ReadMessage(stream, wire.MaxReport)
+			if err == nil && json.Unmarshal(raw, &s) == nil {
+				h.mu.Lock()
+				h.statuses = append(h.statuses, s)
+				h.changed.Broadcast()
+				h.mu.Unlock()
+				stream.Write(wire.TakenMessage(wire.Taken{Status: http.StatusOK, Time: float64(time.Now().Unix())}))
+			}
+		}
+		stream.Close()
+	}
 }
 
 // Peers gives the client certificates that links were made with.

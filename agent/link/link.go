@@ -1,9 +1,11 @@
 // Package link keeps the agent's one connection to its head: a websocket that
-// the agent dials, on which the head opens streams.
+// the agent dials, on which the head opens streams, and the agent one for each
+// of its reports.
 //
-// The link is made again for as long as the agent runs, fast at first, so that
-// a restarted head has its nodes back at once, then every 15 s at most. A peer
-// that died without a word is noticed within 20 s. The package must not decide
+// The link is made again for as long as the agent runs: fast at first, over the
+// time that the head has said its agents shall spread their return, so that a
+// restarted head has its nodes back soon; then every 15 s at most. A peer that
+// died without a word is noticed within 20 s. The package must not decide
 // which head is the right one (agent/identity does) nor what a stream may do.
 package link
 
@@ -23,27 +25,32 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/hashicorp/yamux"
 
 	"muster/agent/head"
+	"muster/shared/mux"
 	"muster/shared/wire"
 )
 
 const (
-	helloTime  = 10 * time.Second // for each of handshake, Hello and a stream's header
+	helloTime  = 20 * time.Second // for each of handshake, Hello and a stream's header
 	maxHello   = 64 << 10         // bytes
 	maxMessage = 1 << 20          // bytes of one websocket message; yamux sends at most a window
 	maxStreams = 512              // at once
+	readBuffer = 4 << 10          // bytes
+	// writeBuffer holds the largest frame of a stream; it is there while
+	// something is written.
+	writeBuffer = 17 << 10
 
 	minDelay = 200 * time.Millisecond
 	maxDelay = 15 * time.Second
+	maxBack  = time.Minute // that a head may have its agents spread their return over
 	// settled is how long a link must have lasted for the next attempt to be
 	// made as if it were the first.
 	settled = 10 * time.Second
 )
 
-// Config is what a link needs. Every field but TLS,
-// Accepted and Probe is required.
+// Config is what a link needs. Every field but TLS, Accepted, Reports and Probe
+// is required.
 type Config struct {
 	Head   string      // http or https URL
 	TLS    *tls.Config // for https
@@ -54,6 +61,8 @@ type Config struct {
 	// Accepted is told what the head answered.
 	Accepted func(wire.Hello)
 	Log      *slog.Logger
+	// Reports is told of each link, to send reports over it.
+	Reports *Reports
 	// Probe is how often the head is asked for a sign of life, and how long it
 	// may take to give it: a dead one is noticed within twice that. 10 s when 0.
 	Probe time.Duration
@@ -64,11 +73,13 @@ func Run(ctx context.Context, c Config) {
 	// What a broken link leaves to be killed must not hold up the next one.
 	var streams sync.WaitGroup
 	defer streams.Wait()
+	m := mux.New(mux.Config{Streams: maxStreams})
 	delay := minDelay
 	said := ""
 	for {
 		began := time.Now()
-		accepted, err := c.once(ctx, &streams)
+		back, err := c.once(ctx, m, &streams)
+		accepted := back > 0
 		if ctx.Err() != nil {
 			return
 		}
@@ -79,38 +90,79 @@ func Run(ctx context.Context, c Config) {
 		if accepted && time.Since(began) > settled {
 			delay = minDelay
 		}
+		wait := delay/2 + rand.N(delay)
+		if accepted {
+			wait += rand.N(back)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(delay/2 + rand.N(delay)):
+		case <-time.After(wait):
 		}
 		delay = min(2*delay, maxDelay*2/3) // with the jitter, at most maxDelay
 	}
 }
 
-// once makes the link and serves it until it breaks. The error is never nil.
-func (c *Config) once(ctx context.Context, streams *sync.WaitGroup) (accepted bool, err error) {
+// once makes the link and serves it until it breaks. back is over what time to
+// spread the return, 0 when the head took no link; the error is never nil.
+func (c *Config) once(ctx context.Context, m *mux.Mux, streams *sync.WaitGroup) (back time.Duration, err error) {
 	ws, err := c.dial(ctx)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer ws.Close()
 	stop := context.AfterFunc(ctx, func() { ws.Close() })
 	defer stop()
 	answer, err := c.greet(ws)
 	if err != nil {
-		return false, fmt.Errorf("the head said no Hello: %w", err)
+		return 0, fmt.Errorf("the head said no Hello: %w", err)
 	}
-	session, err := yamux.Server(wire.Conn(ws), muxConfig(c.Log, c.Probe))
-	if err != nil {
-		return false, err
-	}
+	session := m.Server(wire.Conn(ws))
 	defer session.Close()
+	go watch(session, c.probe())
+	if c.Reports != nil {
+		c.Reports.made(session, answer.Version)
+		defer c.Reports.lost(session)
+	}
 	if c.Accepted != nil {
 		c.Accepted(answer)
 	}
 	c.Log.Info("linked to the head", "head", c.Head, "node", answer.Name)
-	return true, c.serve(ctx, session, streams)
+	back = time.Duration(answer.Back) * time.Millisecond
+	return min(max(back, minDelay), maxBack), c.serve(ctx, session, streams)
+}
+
+func (c *Config) probe() time.Duration {
+	if c.Probe == 0 {
+		return 10 * time.Second
+	}
+	return c.Probe
+}
+
+// watch ends a session whose head gives no sign of life. It looks at the wall
+// clock's ticks, when all nodes do, a little after the reports, whose answers
+// suffice: only where none came it asks.
+func watch(s *mux.Session, probe time.Duration) {
+	for {
+		now := time.Now()
+		timer := time.NewTimer(now.Truncate(probe).Add(probe + probe/10).Sub(now))
+		select {
+		case <-s.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if time.Since(s.Heard()) < probe/2 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), probe*4/5)
+		err := s.Ping(ctx)
+		cancel()
+		if err != nil {
+			s.Close()
+			return
+		}
+	}
 }
 
 func (c *Config) dial(ctx context.Context) (*websocket.Conn, error) {
@@ -131,8 +183,9 @@ func (c *Config) dial(ctx context.Context) (*websocket.Conn, error) {
 		NetDialContext:   c.Dialer.Net().DialContext,
 		TLSClientConfig:  c.TLS,
 		HandshakeTimeout: helloTime,
-		ReadBufferSize:   4 << 10,
-		WriteBufferSize:  4 << 10,
+		ReadBufferSize:   readBuffer,
+		WriteBufferSize:  writeBuffer,
+		WriteBufferPool:  &sync.Pool{},
 	}
 	ws, resp, err := d.DialContext(ctx, u.String(), c.Dialer.Header())
 	if errors.Is(err, websocket.ErrBadHandshake) && resp != nil {
@@ -165,48 +218,14 @@ func (c *Config) greet(ws *websocket.Conn) (wire.Hello, error) {
 	return answer, nil
 }
 
-func muxConfig(log *slog.Logger, probe time.Duration) *yamux.Config {
-	c := yamux.DefaultConfig()
-	c.AcceptBacklog = 64
-	if probe == 0 {
-		probe = 10 * time.Second
-	}
-	c.KeepAliveInterval, c.ConnectionWriteTimeout = probe, probe
-	c.StreamCloseTimeout = 30 * time.Second
-	c.LogOutput, c.Logger = nil, muxLog{log}
-	return c
-}
-
-// muxLog takes what yamux logs: symptoms of a broken link, whose cause Run
-// reports.
-type muxLog struct{ *slog.Logger }
-
-func (l muxLog) Print(v ...any)                 { l.Debug(fmt.Sprint(v...)) }
-func (l muxLog) Printf(format string, v ...any) { l.Debug(fmt.Sprintf(format, v...)) }
-func (l muxLog) Println(v ...any)               { l.Debug(fmt.Sprintln(v...)) }
-
 // serve handles the head's streams until the session ends.
-func (c *Config) serve(ctx context.Context, session *yamux.Session, streams *sync.WaitGroup) error {
+func (c *Config) serve(ctx context.Context, session *mux.Session, streams *sync.WaitGroup) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	slots := make(chan struct{}, maxStreams)
-	for {
-		stream, err := session.AcceptStream()
-		if err != nil {
-			cancel(fmt.Errorf("the link broke: %w", err))
-			return err
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			c.Log.Warn("refused a stream", "open", maxStreams)
-			stream.Close()
-			continue
-		}
-		streams.Go(func() {
-			defer func() { <-slots }()
-			c.stream(ctx, stream)
-		})
-	}
+	err := session.Serve(func(stream *mux.Stream) {
+		streams.Go(func() { c.stream(ctx, stream) })
+	})
+	cancel(fmt.Errorf("the link broke: %w", err))
+	return err
 }
 
 // stream reads a stream's header and has it served. A fault in serving one

@@ -21,6 +21,7 @@ import (
 	"muster/agent/head"
 	"muster/agent/headtest"
 	"muster/agent/identity"
+	"muster/shared/mux"
 	"muster/shared/wire"
 )
 
@@ -253,10 +254,7 @@ func FuzzSession(f *testing.F) {
 			hostile.Write(data)
 			hostile.Close()
 		}()
-		session, err := yamux.Server(agent, muxConfig(slog.New(slog.DiscardHandler), 0))
-		if err != nil {
-			t.Fatal(err)
-		}
+		session := mux.New(mux.Config{Streams: maxStreams}).Server(agent)
 		defer session.Close()
 		c := Config{Log: slog.New(slog.DiscardHandler), Serve: func(_ context.Context, s net.Conn, _ wire.Header) { s.Close() }}
 		var streams sync.WaitGroup

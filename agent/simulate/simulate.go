@@ -14,7 +14,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -32,7 +31,7 @@ import (
 // often it wants that.
 const (
 	MaxAgents   = 100_000
-	dialing     = 64
+	dialing     = 256
 	maxCommands = 128
 	beat        = 10 * time.Second
 )
@@ -96,9 +95,10 @@ func (a *agent) run(ctx context.Context) {
 	defer free()
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	parts.Go(func() { a.report(ctx, head.New(a.Head, d, nil)) })
+	reports := &link.Reports{}
+	parts.Go(func() { a.report(ctx, reports) })
 	link.Run(ctx, link.Config{
-		Head: a.Head, Dialer: d, Log: slog.New(slog.DiscardHandler), Serve: a.serve,
+		Head: a.Head, Dialer: d, Reports: reports, Log: slog.New(slog.DiscardHandler), Serve: a.serve,
 		Hello: func() wire.Hello { return wire.Hello{Agent: a.Version, BootID: a.bootID, InImage: true} },
 		Accepted: func(h wire.Hello) {
 			free()
@@ -120,8 +120,7 @@ func (a *agent) run(ctx context.Context) {
 
 // report sends a small status once the agent is linked, and at the beat of the
 // wall clock from then on, as real agents do.
-func (a *agent) report(ctx context.Context, to *head.Client) {
-	defer to.Close()
+func (a *agent) report(ctx context.Context, to *link.Reports) {
 	hardware := map[string]any{"cpu_arch": "simulated", "cpu_count": 1, "ram_total": 1 << 20}
 	next := (<-chan time.Time)(nil)
 	for {
@@ -132,7 +131,11 @@ func (a *agent) report(ctx context.Context, to *head.Client) {
 		case <-next:
 		}
 		status := wire.Status{Hardware: hardware, Status: map[string]any{"simulated": true, "load_avg": []float64{0, 0, 0}, "agent": a.Version, "boot_id": a.bootID}}
-		if _, err := to.Call(ctx, http.MethodPut, wire.PathStatus, status, nil); err == nil {
+		raw, err := json.Marshal(status)
+		if err == nil {
+			_, err = to.Send(ctx, raw)
+		}
+		if err == nil {
 			hardware = nil // what does not change is not sent again
 		}
 		every := time.Duration(a.every.Load())

@@ -6,11 +6,15 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"muster/shared/rlimit"
 )
+
+// openFiles is how many a head asks the system for: each node's link takes one.
+const openFiles = 1 << 17
 
 // Serve is the command `muster serve`. The head runs until its context ends,
 // which main does on SIGTERM and SIGINT.
@@ -39,6 +43,9 @@ func Serve(version string, getenv func(string) string, stderr io.Writer) *cobra.
 		}
 		level.Set(first)
 		log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+		if have, err := rlimit.Files(openFiles); err != nil || have < openFiles {
+			log.Debug("fewer open files than asked for: each node takes one", "may have", have, "wanted", openFiles, "error", err)
+		}
 		head, err := New(cmd.Context(), cfg, log, level, version)
 		if err != nil {
 			return err
@@ -56,10 +63,8 @@ func Serve(version string, getenv func(string) string, stderr io.Writer) *cobra.
 		head.RereadBy(reread)
 		stop := onHangup(reread, log)
 		defer stop()
-		// What a head allocates seldom lives long: to collect half as often costs
-		// some memory, and leaves more of the processors to its clients.
 		if getenv("GOGC") == "" {
-			debug.SetGCPercent(200)
+			go boundGarbage(cmd.Context())
 		}
 		return head.Run(cmd.Context(), nil)
 	}

@@ -48,19 +48,13 @@ func (f *Fleet) answers(ctx context.Context, uid string) bool {
 	if l == nil {
 		return false
 	}
-	pong := make(chan error, 1)
-	go func() {
-		_, err := l.session.Ping()
-		pong <- err
-	}()
-	select {
-	case err := <-pong:
-		if err == nil {
-			return true
-		}
-	case <-ctx.Done():
+	waiting, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	if l.session.Ping(waiting) == nil {
+		return true
+	}
+	if ctx.Err() != nil {
 		return false
-	case <-time.After(answerWait):
 	}
 	l.session.Close()
 	return false

@@ -20,6 +20,7 @@ import (
 
 	"muster/controller/store"
 	"muster/shared/kind"
+	"muster/shared/mux"
 	"muster/shared/wire"
 )
 
@@ -90,7 +91,10 @@ type Fleet struct {
 	history          []StateChange   // the newest changes
 	tally            tally
 	reports, refused uint64 // counts since the start
+	turns            uint64 // of writing
 	push             push
+	mux              *mux.Mux
+	buffers          sync.Pool     // of links, for writing
 	seed             maphash.Seed  // of hashes of what was written
 	wake             chan struct{} // tells the writer that there is something dirty
 }
@@ -103,6 +107,7 @@ type node struct {
 	reported time.Time
 	notes    []note
 	changes  []Change // of its state
+	record   uint64   // number of the record that is to be written; a report alone makes no new one
 	written  written
 	boots    []boot
 	identity identity
@@ -120,6 +125,7 @@ func Open(ctx context.Context, opt Options) (*Fleet, error) {
 	f := &Fleet{
 		opt: opt, started: opt.Now(), nodes: map[string]*node{}, windows: map[netip.Addr]string{}, dirty: map[string]bool{},
 		moved: make(chan struct{}), wake: make(chan struct{}, 1), push: newPush(), seed: maphash.MakeSeed(),
+		mux: mux.New(mux.Config{Streams: fromAgent}),
 	}
 	return f, f.load(ctx)
 }
@@ -143,6 +149,14 @@ func (f *Fleet) touch(uid string, n *node) {
 
 // stain notes that a node's record is to be written. f.mu is held.
 func (f *Fleet) stain(uid string) {
+	if n := f.nodes[uid]; n != nil {
+		n.record++
+	}
+	f.news(uid)
+}
+
+// news notes that what a node reported is to be written. f.mu is held.
+func (f *Fleet) news(uid string) {
 	f.dirty[uid] = true
 	if f.opt.Changed != nil {
 		f.opt.Changed(uid)

@@ -134,7 +134,7 @@ func TestStates(t *testing.T) {
 	h.WaitState("n0", "booting")
 	b := h.Link(uid, wire.Hello{BootID: "a", InImage: true}, nil)
 	h.WaitState("n0", "up")
-	expect(t, b.Answer, wire.Hello{Version: wire.Version, Node: uid, Name: "n0", Every: 7})
+	expect(t, b.Answer, wire.Hello{Version: wire.Version, Node: uid, Name: "n0", Every: 7, Back: 1})
 	apitest.Receive(t, a.Session.CloseChan()) // the newer link replaced it
 	expect(t, state(h, "n0"), "up")
 	b.Socket.Close()

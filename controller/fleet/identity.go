@@ -101,7 +101,8 @@ func (f *Fleet) bootsAt(addr netip.Addr) (string, *node) {
 // lost. A key is on disk before it is given out.
 func (f *Fleet) Mint(uid string, addr netip.Addr) (key string, ok bool) {
 	f.mu.Lock()
-	id := &f.get(uid).identity
+	n := f.get(uid)
+	id := &n.identity
 	if !id.open(f.opt.Now()) || id.Addr != addr.String() {
 		f.mu.Unlock()
 		return "", false
@@ -111,6 +112,7 @@ func (f *Fleet) Mint(uid string, addr netip.Addr) (key string, ok bool) {
 		rand.Read(random[:])
 		id.key = base64.RawURLEncoding.EncodeToString(random[:])
 		id.KeyHash, id.Minted = hash(id.key), f.opt.Now()
+		n.record++
 	}
 	key = id.key
 	f.mu.Unlock()

@@ -3,27 +3,26 @@ package fleet
 import (
 	"context"
 	"crypto/sha256"
-	"io"
-	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/hashicorp/yamux"
 
 	"muster/controller/api"
 	"muster/shared/fault"
 	"muster/shared/kind"
+	"muster/shared/mux"
 	"muster/shared/object"
 	"muster/shared/wire"
 )
 
-// link is one agent's connection, on which the head opens streams.
+// link is one agent's connection, on which both open streams.
 type link struct {
-	session *yamux.Session
+	session *mux.Session
 	inImage bool
 	takes   bool // attributes
 	files   bool // of its own
@@ -38,12 +37,32 @@ type link struct {
 // helloTime bounds the first messages of a link, maxHello their size, and
 // maxMessage any websocket message after them.
 const (
-	helloTime  = 10 * time.Second
+	helloTime  = 20 * time.Second
 	maxHello   = 64 << 10
 	maxMessage = 1 << 20
 )
 
-// serveLink takes an agent's connection and keeps it until it ends.
+// There may be ten thousand links, and nearly all are idle. linkRead and
+// linkWrite are the sizes of their buffers, in bytes; those for writing are
+// shared. fromAgent is how many streams an agent may have open.
+const (
+	linkRead  = 512
+	linkWrite = 4 << 10
+	fromAgent = 4
+)
+
+// Agents give a sign of life every 10 s, if only by their reports.
+const silent = 30 * time.Second
+
+// backRate is how many agents in a second a head can well greet, and maxBack
+// the longest that it has them wait for that.
+const (
+	backRate = 1000
+	maxBack  = 10 * time.Second
+)
+
+// serveLink takes an agent's connection. The link outlives the request, of
+// which nothing is kept.
 func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 	uid := api.CallerOf(r.Context()).Node
 	obj, err := f.opt.Nodes.Find(object.KindNode, uid)
@@ -58,38 +77,96 @@ func (f *Fleet) serveLink(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	serial := f.serial(uid)
-	up := websocket.Upgrader{HandshakeTimeout: helloTime, ReadBufferSize: 4096, WriteBufferSize: 4096}
+	up := websocket.Upgrader{HandshakeTimeout: helloTime, ReadBufferSize: linkRead, WriteBufferSize: linkWrite, WriteBufferPool: &f.buffers}
 	ws, err := up.Upgrade(w, r, nil)
 	if err != nil {
 		return nil // Upgrade has answered
 	}
-	defer ws.Close()
 	hello, err := f.greet(ws, obj.(*object.Node))
 	if err != nil {
 		f.opt.Log.Warn("an agent's link failed at once", "node", uid, "address", r.RemoteAddr, "error", err)
+		ws.Close()
 		return nil
 	}
-	session, err := yamux.Client(wire.Conn(ws), muxConfig(f.opt.Log))
-	if err != nil {
-		return nil
-	}
-	defer session.Close()
-	l := &link{session: session, inImage: hello.InImage, takes: hello.InImage && hello.Version >= 2, files: hello.InImage && hello.Version >= 3, has: unknownFiles, proven: r.TLS != nil && len(r.TLS.PeerCertificates) > 0}
+	l := &link{session: f.mux.Client(wire.Conn(ws)), inImage: hello.InImage, takes: hello.InImage && hello.Version >= 2, files: hello.InImage && hello.Version >= 3, has: unknownFiles, proven: r.TLS != nil && len(r.TLS.PeerCertificates) > 0}
 	if !f.attach(uid, serial, l, hello) {
+		l.session.Close()
 		return nil
 	}
-	defer f.detach(uid, l)
 	f.opt.Log.Debug("an agent is linked", "node", uid, "address", r.RemoteAddr, "agent", hello.Agent, "wire", hello.Version)
 	if hello.Stopped != "" {
 		f.opt.Log.Warn("a boot is held up", "node", uid, "why", clip(hello.Stopped))
 	}
-	for {
-		// Version 1 has no streams from the agent: refuse what comes.
-		stream, err := session.AcceptStream()
-		if err != nil {
-			return nil
+	go f.keepLink(uid, l)
+	return nil
+}
+
+// keepLink reads a link until it ends.
+func (f *Fleet) keepLink(uid string, l *link) {
+	l.session.Serve(func(st *mux.Stream) { go f.serveStream(uid, l, st) })
+	f.detach(uid, l)
+}
+
+// serveStream takes what an agent sends by itself: its reports.
+func (f *Fleet) serveStream(uid string, l *link, st *mux.Stream) {
+	defer st.Close()
+	defer func() {
+		if fault := recover(); fault != nil {
+			f.opt.Log.Error("an agent's stream failed", "node", uid, "panic", fault, "stack", string(debug.Stack()))
 		}
-		stream.Close()
+	}()
+	st.SetDeadline(time.Now().Add(streamTime)) // of a socket: by the machine's clock
+	h, err := wire.ReadHeader(st)
+	if err != nil || h.Type != wire.StreamReport {
+		return
+	}
+	raw, err := wire.ReadMessage(st, wire.MaxReport)
+	if err != nil {
+		return
+	}
+	taken := wire.Taken{Status: http.StatusOK, Time: seconds(f.opt.Now())}
+	if err := f.reportOver(uid, l, raw); err != nil {
+		is := fault.Of(err)
+		taken.Status, taken.Reason = fault.Status(is), is.Reason
+	}
+	st.Finish(wire.TakenMessage(taken)) // an agent that does not get it reports again
+}
+
+// streamTime is how long an agent may take for a stream of its own.
+const streamTime = time.Minute
+
+// reportOver takes a report that came over a link, which must be the node's.
+func (f *Fleet) reportOver(uid string, l *link, raw []byte) error {
+	f.mu.Lock()
+	n := f.nodes[uid]
+	current := n != nil && n.link == l
+	f.mu.Unlock()
+	if !current {
+		return fault.New(fault.Forbidden, "This link speaks no longer for the node.")
+	}
+	var in reported
+	err := api.CheckJSON(raw)
+	if err == nil {
+		err = api.Strict(raw, &in)
+	}
+	return f.ownReport(uid, &in, err)
+}
+
+// keepWatch closes the links of agents that were silent for longer than one
+// takes to send its next sign of life, until ctx ends.
+func (f *Fleet) keepWatch(ctx context.Context) {
+	for sleep(ctx, silent/4); ctx.Err() == nil; sleep(ctx, silent/4) {
+		f.mu.Lock()
+		var dead []*link
+		for _, n := range f.nodes {
+			if n.link != nil && time.Since(n.link.session.Heard()) > silent {
+				dead = append(dead, n.link)
+			}
+		}
+		f.mu.Unlock()
+		for _, l := range dead {
+			l.session.Close()
+		}
 	}
 }
 
@@ -115,23 +192,18 @@ func (f *Fleet) greet(ws *websocket.Conn, n *object.Node) (wire.Hello, error) {
 	if err := ws.ReadJSON(&hello); err != nil {
 		return hello, err
 	}
-	err := ws.WriteJSON(wire.Hello{Version: wire.Version, Node: n.UID, Name: n.Name, Every: f.opt.Every})
+	err := ws.WriteJSON(wire.Hello{Version: wire.Version, Node: n.UID, Name: n.Name, Every: f.opt.Every, Back: int(f.back().Milliseconds())})
 	ws.SetReadLimit(maxMessage)
 	ws.SetReadDeadline(time.Time{})
 	ws.SetWriteDeadline(time.Time{})
 	return hello, err
 }
 
-// muxConfig finds a dead agent within half a minute and keeps what one link
-// may hold in memory small.
-func muxConfig(log *slog.Logger) *yamux.Config {
-	c := yamux.DefaultConfig()
-	c.AcceptBacklog = 4
-	c.KeepAliveInterval = 10 * time.Second
-	c.ConnectionWriteTimeout = 10 * time.Second
-	c.StreamOpenTimeout = 15 * time.Second
-	c.LogOutput = io.Discard
-	return c
+// back is over what time the agents that there are shall spread their return.
+func (f *Fleet) back() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return min(time.Duration(len(f.nodes))*time.Second/backRate, maxBack)
 }
 
 // serial is that of the certificate which speaks for a node, "" for none.
@@ -197,7 +269,7 @@ func (f *Fleet) Open(ctx context.Context, uid string, h wire.Header) (net.Conn, 
 	if l == nil {
 		return nil, f.absent(uid)
 	}
-	stream, err := l.session.OpenStream()
+	stream, err := l.session.Open()
 	if err != nil {
 		return nil, f.absent(uid)
 	}

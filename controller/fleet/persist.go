@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"hash/maphash"
@@ -25,7 +26,9 @@ const (
 	pause  = 5 * time.Second
 )
 
-// record is what is kept of a node besides its two reported sections.
+// record is what is kept of a node besides its two reported sections. When it
+// last reported is kept beside it too, as "seen": that is all that is new of a
+// node whose reports say the same.
 type record struct {
 	Boots    []boot    `json:"boots,omitempty"`
 	Identity identity  `json:"identity,omitzero"`
@@ -40,8 +43,9 @@ type record struct {
 // others: they change seldom, and are not written again with each report.
 const bulky = 1 << 10
 
-// written is what the disk has of the sections that seldom change, as hashes.
-type written struct{ bulk, hardware uint64 }
+// written is what the disk has of a node: the number of its record, hashes of
+// the sections that it sent, and in which turn that was written.
+type written struct{ record, status, bulk, hardware, turn uint64 }
 
 func (f *Fleet) load(ctx context.Context) error {
 	return f.opt.Store.View(ctx, func(tx store.Tx) error {
@@ -68,6 +72,8 @@ func (f *Fleet) load(ctx context.Context) error {
 				n.status = newSection(n.status.entries)
 				if section == "bulk" {
 					n.written.bulk = f.hash(pair.Value)
+				} else {
+					n.written.status = f.hash(pair.Value)
 				}
 			case "hardware":
 				n.hardware, n.written.hardware = pair.Value, f.hash(pair.Value)
@@ -81,6 +87,10 @@ func (f *Fleet) load(ctx context.Context) error {
 				}
 				n.boots, n.identity, n.was, n.since, n.reported = r.Boots, r.Identity, r.State, r.Since, r.Reported
 				n.notes, n.changes = r.Notes, r.Changes
+			case "seen": // after "node", in whose record it may be older
+				if len(pair.Value) == 8 {
+					n.reported = time.Unix(0, int64(binary.BigEndian.Uint64(pair.Value)))
+				}
 			}
 		}
 		return nil
@@ -92,6 +102,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	counting := f.keepTally(ctx)
 	counting.Go(func() { f.lookAround(ctx) })
 	counting.Go(func() { f.keepPushing(ctx) })
+	counting.Go(func() { f.keepWatch(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -168,7 +179,7 @@ func (f *Fleet) save(ctx context.Context, uids ...string) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		for uid, is := range hashes {
-			if n := f.nodes[uid]; n != nil {
+			if n := f.nodes[uid]; n != nil && is.turn > n.written.turn {
 				n.written = is
 			}
 		}
@@ -177,32 +188,39 @@ func (f *Fleet) save(ctx context.Context, uids ...string) error {
 }
 
 // records gives what is to be stored of some nodes, nil for what is not to be,
-// and the hashes of what the disk has then.
+// and what the disk has then. Turns are taken in the order of the transactions.
 func (f *Fleet) records(uids []string) (values map[string][]byte, hashes map[string]written, err error) {
 	values, hashes = make(map[string][]byte, 3*len(uids)), make(map[string]written, len(uids))
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.turns++
 	for _, uid := range uids {
 		key := prefix + uid + "/"
 		n := f.nodes[uid]
 		if n == nil {
-			values[key+"node"], values[key+"status"], values[key+"hardware"], values[key+"bulk"] = nil, nil, nil, nil
+			for _, section := range []string{"node", "seen", "status", "bulk", "hardware"} {
+				values[key+section] = nil
+			}
 			continue
 		}
-		raw, err := json.Marshal(record{n.boots, n.identity, n.was, n.since, n.reported, n.notes, n.changes})
-		if err != nil {
-			return nil, nil, err
-		}
-		values[key+"node"] = raw
 		small, bulk := n.status.parts()
-		is := written{f.hash(bulk), f.hash(n.hardware)}
-		values[key+"status"] = small
-		if is.bulk != n.written.bulk {
-			values[key+"bulk"] = bulk
+		is := written{n.record, f.hash(small), f.hash(bulk), f.hash(n.hardware), f.turns}
+		if is.record != n.written.record {
+			if values[key+"node"], err = json.Marshal(record{n.boots, n.identity, n.was, n.since, n.reported, n.notes, n.changes}); err != nil {
+				return nil, nil, err
+			}
 		}
-		if is.hardware != n.written.hardware {
-			values[key+"hardware"] = n.hardware
+		if !n.reported.IsZero() {
+			values[key+"seen"] = binary.BigEndian.AppendUint64(nil, uint64(n.reported.UnixNano()))
 		}
+		put := func(section string, raw []byte, is, was uint64) {
+			if is != was {
+				values[key+section] = raw
+			}
+		}
+		put("status", small, is.status, n.written.status)
+		put("bulk", bulk, is.bulk, n.written.bulk)
+		put("hardware", n.hardware, is.hardware, n.written.hardware)
 		hashes[uid] = is
 	}
 	return values, hashes, nil

@@ -140,7 +140,7 @@ func (f *Fleet) pushTo(ctx context.Context, uid string, l *link) {
 	if err == nil {
 		err = f.pushFiles(ctx, uid, l)
 	}
-	if err != nil && ctx.Err() == nil && !l.session.IsClosed() {
+	if err != nil && ctx.Err() == nil && !l.ended() {
 		f.opt.Log.Warn("a node did not take its attributes or files, it will be tried again", "node", uid, "error", err)
 		again()
 	}
@@ -166,10 +166,20 @@ func (f *Fleet) pushFiles(ctx context.Context, uid string, l *link) error {
 	return err
 }
 
+// ended says whether the link has broken.
+func (l *link) ended() bool {
+	select {
+	case <-l.session.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // bring sends a header over a link, and the next one for as long as the agent
 // asks for more with a byte, and waits until the agent is done.
 func (l *link) bring(ctx context.Context, headers ...wire.Header) error {
-	stream, err := l.session.OpenStream()
+	stream, err := l.session.Open()
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,8 @@ func (f *Fleet) Report(uid string, r Report) error {
 		n.hardware = hardware
 		f.push.want(uid) // its files may tell of it
 	}
-	f.touch(uid, n)
+	f.news(uid)
+	f.notice(uid, n)
 	return nil
 }
 

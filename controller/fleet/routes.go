@@ -95,14 +95,24 @@ type reported struct {
 
 func (f *Fleet) putOwnStatus(w http.ResponseWriter, r *http.Request) error {
 	var in reported
-	if err := api.Decode(w, r, &in); err != nil {
-		f.note(api.CallerOf(r.Context()).Node, wire.PathStatus, err)
+	err := api.Decode(w, r, &in)
+	if err := f.ownReport(api.CallerOf(r.Context()).Node, &in, err); err != nil {
+		return err
+	}
+	return api.OK(w)
+}
+
+// ownReport takes what a node reports of itself, or notes why that cannot be
+// read.
+func (f *Fleet) ownReport(uid string, in *reported, err error) error {
+	if err != nil {
+		f.note(uid, wire.PathStatus, err)
 		return err
 	}
 	if in.UID != nil {
 		return fault.Invalidf("uid: the node is the one that asks; POST takes a uid.")
 	}
-	return f.report(w, api.CallerOf(r.Context()).Node, in)
+	return f.report(uid, *in)
 }
 
 func (f *Fleet) putStatus(w http.ResponseWriter, r *http.Request) error {
@@ -118,17 +128,17 @@ func (f *Fleet) putStatus(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return f.report(w, n.UID, in)
-}
-
-func (f *Fleet) report(w http.ResponseWriter, uid string, in reported) error {
-	if in.Status == nil && in.Hardware == nil {
-		return fault.Invalidf("Neither status nor hardware was sent.")
-	}
-	if err := f.Report(uid, Report{in.Status, in.Hardware, in.Keep, in.Report, in.Since, in.Drop}); err != nil {
+	if err := f.report(n.UID, in); err != nil {
 		return err
 	}
 	return api.OK(w)
+}
+
+func (f *Fleet) report(uid string, in reported) error {
+	if in.Status == nil && in.Hardware == nil {
+		return fault.Invalidf("Neither status nor hardware was sent.")
+	}
+	return f.Report(uid, Report{in.Status, in.Hardware, in.Keep, in.Report, in.Since, in.Drop})
 }
 
 func (f *Fleet) putOwnAttributes(w http.ResponseWriter, r *http.Request) error {

@@ -107,45 +107,73 @@ type Exit struct {
 
 // WriteHeader begins a stream.
 func WriteHeader(w io.Writer, h Header) error {
-	frame := bytes.NewBuffer(make([]byte, 4)) // room for the length
-	e := json.NewEncoder(frame)
-	e.SetEscapeHTML(false) // which would make six bytes of each < and &
-	if err := e.Encode(h); err != nil {
-		return err
+	frame, err := appendMessage(nil, h, MaxHeader)
+	if err != nil {
+		return fmt.Errorf("stream header: %w", err)
 	}
-	size := frame.Len() - 4
-	if size > MaxHeader {
-		return fmt.Errorf("stream header of %d bytes, at most %d are taken", size, MaxHeader)
-	}
-	binary.BigEndian.PutUint32(frame.Bytes(), uint32(size))
-	_, err := w.Write(frame.Bytes())
+	_, err = w.Write(frame)
 	return err
 }
 
 // ReadHeader reads what WriteHeader wrote.
 func ReadHeader(r io.Reader) (Header, error) {
 	var h Header
-	var size [4]byte
-	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return h, err
-	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > MaxHeader {
-		return h, fmt.Errorf("stream header of %d bytes, at most %d are taken", n, MaxHeader)
-	}
-	// Grow with what arrives: the length alone must not reserve memory.
-	body, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	body, err := ReadMessage(r, MaxHeader)
 	if err != nil {
 		return h, err
-	}
-	if len(body) != int(n) {
-		return h, io.ErrUnexpectedEOF
 	}
 	if err := json.Unmarshal(body, &h); err != nil {
 		return h, fmt.Errorf("stream header: %w", err)
 	}
 	return h, nil
 }
+
+// appendMessage appends v as JSON, its length before it in four bytes,
+// big-endian.
+func appendMessage(to []byte, v any, most int) ([]byte, error) {
+	message := bytes.NewBuffer(append(to, 0, 0, 0, 0)) // room for the length
+	e := json.NewEncoder(message)
+	e.SetEscapeHTML(false) // which would make six bytes of each < and &
+	if err := e.Encode(v); err != nil {
+		return to, err
+	}
+	size := message.Len() - len(to) - 4
+	if size > most {
+		return to, fmt.Errorf("a message of %d bytes, at most %d are taken", size, most)
+	}
+	out := message.Bytes()
+	binary.BigEndian.PutUint32(out[len(to):], uint32(size))
+	return out, nil
+}
+
+// ReadMessage reads a length of four bytes and as many bytes as it says, at
+// most as many as given.
+func ReadMessage(r io.Reader, most int) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := int64(binary.BigEndian.Uint32(size[:]))
+	if n > int64(most) {
+		return nil, fmt.Errorf("a message of %d bytes, at most %d are taken", n, most)
+	}
+	if n <= maxAhead {
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r, body); err != nil {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return body, nil
+	}
+	// Grow with what arrives: the length alone must not reserve memory.
+	body, err := io.ReadAll(io.LimitReader(r, n))
+	if err == nil && int64(len(body)) != n {
+		err = io.ErrUnexpectedEOF
+	}
+	return body, err
+}
+
+// maxAhead is for how many bytes memory is reserved before they have come.
+const maxAhead = 4 << 10
 
 // WriteFrame writes one frame in a single Write, so that frames of two writers
 // under one lock never mix. The payload must not exceed MaxFrame.

@@ -19,7 +19,8 @@ import (
 //	1: the link, exec, boot, enrol, step; an image's pieces, indices and chunks.
 //	2: attributes come over the link; reports of what changed.
 //	3: a node's own files come over the link and before its root is entered.
-const Version = 3
+//	4: reports go over the link, as streams that the agent opens.
+const Version = 4
 
 // Paths that only agents and firmware use; the published API has its own.
 const (
@@ -228,4 +229,7 @@ type Hello struct {
 	Name    string `json:"name,omitempty"`     // head → agent
 	// Every is how often the head wants status, in seconds.
 	Every int `json:"every,omitempty"`
+	// Back is over how many milliseconds the agents shall spread their return
+	// where the link breaks: so many cannot all be greeted at once.
+	Back int `json:"back,omitempty"`
 }
