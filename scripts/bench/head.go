@@ -49,6 +49,7 @@ type load struct {
 	head    *lab.Head
 	network *lab.Network
 	clients int
+	first   string // address of the first node; 10.64.0.1 when empty
 	token   string
 	uids    []string
 }
@@ -59,7 +60,10 @@ func (l *load) login(ctx context.Context) (err error) {
 }
 
 func (l *load) createNodes(ctx context.Context, count int) error {
-	if _, err := l.head.CLI(ctx, "net", "create", "bench", "--first-ip", "10.64.0.1", "--ip-count", strconv.Itoa(count), "--mask-bits", "12"); err != nil {
+	if l.first == "" {
+		l.first = "10.64.0.1"
+	}
+	if _, err := l.head.CLI(ctx, "net", "create", "bench", "--first-ip", l.first, "--ip-count", strconv.Itoa(count), "--mask-bits", "12"); err != nil {
 		return err
 	}
 	if err := l.login(ctx); err != nil {
@@ -244,12 +248,19 @@ func (l *load) connect(ctx context.Context) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn: conn, in: bufio.NewReaderSize(conn, 16<<10), token: l.token, host: host}, nil
+	return newClient(conn, l.token, host), nil
+}
+
+func newClient(conn net.Conn, token, host string) *client {
+	return &client{conn: conn, in: bufio.NewReaderSize(conn, 16<<10), token: token, host: host}
 }
 
 // call makes one request; another status than 200 is an error.
 func (c *client) call(method, path, body string) ([]byte, error) {
-	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n", method, path, c.host, c.token)
+	c.out = fmt.Appendf(c.out[:0], "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, c.host)
+	if c.token != "" {
+		c.out = fmt.Appendf(c.out, "Authorization: Bearer %s\r\n", c.token)
+	}
 	if body != "" {
 		c.out = fmt.Appendf(c.out, "Content-Type: application/json\r\nContent-Length: %d\r\n", len(body))
 	}
