@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"log/slog"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -71,7 +71,7 @@ func (h *Head) web(name, addr string, conf *tls.Config) service.Part {
 			defer h.doors.set(name, nil)
 			srv := &http.Server{
 				Handler: h.handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
-				TLSConfig: conf, ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+				TLSConfig: conf, ErrorLog: log.New(connections{h}, "", 0),
 			}
 			stopped := make(chan struct{})
 			stop := context.AfterFunc(ctx, func() {
@@ -95,6 +95,24 @@ func (h *Head) web(name, addr string, conf *tls.Config) service.Part {
 			return nil
 		},
 	}
+}
+
+// connections takes what the server logs of connections that came to nothing:
+// mostly what strangers do. A node whose certificate has expired is told of.
+type connections struct{ h *Head }
+
+func (c connections) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	c.h.log.Debug(text)
+	if rest, ok := strings.CutPrefix(text, "http: TLS handshake error from "); ok && strings.Contains(rest, "certificate has expired") {
+		from, _, _ := strings.Cut(rest, ": ")
+		if ap, err := netip.ParseAddrPort(from); err == nil {
+			if uid, ok := c.h.dir.NodeByAddr(ap.Addr().Unmap()); ok {
+				c.h.fleet.Doubt(uid, "its certificate has expired: boot it again, or let DELETE /node/<UID>/identity make its address speak for it")
+			}
+		}
+	}
+	return len(line), nil
 }
 
 // announce writes where this head listens, for the command line on this host.

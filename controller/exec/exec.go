@@ -157,7 +157,7 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer stream.Close()
 	// An aborted request closes the stream, which kills the command.
-	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	stop := context.AfterFunc(ctx, func() { cut(stream) })
 	defer stop()
 	fed := make(chan struct{})
 	go func() { defer close(fed); feed(stream, stdin) }()
@@ -181,6 +181,13 @@ func (e *Exec) run(w http.ResponseWriter, r *http.Request) error {
 		dismiss(w, r, fed)
 	}
 	return nil
+}
+
+// cut ends a stream to a node, which may have stopped to take part in it: only
+// closed, it would be read until the node closes it too.
+func cut(stream net.Conn) {
+	stream.SetDeadline(time.Unix(1, 0))
+	stream.Close()
 }
 
 func (e *Exec) open(ctx context.Context, by kind.Author, node kind.Object, cmd wire.Exec) (net.Conn, error) {

@@ -267,7 +267,7 @@ func (m *many) carry(limited, ctx context.Context, n *object.Node) (last line, e
 		return last, err
 	}
 	defer stream.Close()
-	defer context.AfterFunc(limited, func() { stream.Close() })()
+	defer context.AfterFunc(limited, func() { cut(stream) })()
 	if len(m.input) > chunkSize {
 		go stream.Write(m.input) // what goes wrong shows where it is read
 	} else if _, err := stream.Write(m.input); err != nil {

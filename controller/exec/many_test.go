@@ -233,6 +233,29 @@ func TestManyHoldUpNobody(t *testing.T) {
 	}
 }
 
+// A node that has stopped reading holds up neither the others nor, once its
+// time is over, the answer.
+func TestManyNodeStopsReading(t *testing.T) {
+	h := startMany(t, 3, func(i int, a *agent) {
+		if i == 0 {
+			<-t.Context().Done()
+			return
+		}
+		a.write(wire.FrameStdout, fmt.Sprint(len(a.stdin())))
+		a.exit(0, "")
+	})
+	next := stream(t, h, body{"nodes": "n[0-2]", "cmd": "wc -c", "stdin": strings.Repeat("x", 4<<20), "timeout": 3})
+	var order []string
+	for a, ok := next(); ok; a, ok = next() {
+		if a.Status != nil {
+			order = append(order, fmt.Sprint(a.Node, " ", *a.Status))
+		}
+	}
+	if len(order) != 3 || order[2] != "n0 124" || !strings.HasSuffix(order[0], " 0") || !strings.HasSuffix(order[1], " 0") {
+		t.Errorf("they ended as %v", order)
+	}
+}
+
 func TestManyTimeoutAndFanout(t *testing.T) {
 	running := make(chan int, 10)
 	h := startMany(t, 3, func(i int, a *agent) {

@@ -50,7 +50,7 @@ func (e *Exec) shell(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
+	defer cut(stream)
 	up := websocket.Upgrader{HandshakeTimeout: writeWait, Subprotocols: []string{api.WebSocketProtocol}}
 	ws, err := up.Upgrade(w, r, nil)
 	if err != nil {
@@ -62,7 +62,7 @@ func (e *Exec) shell(w http.ResponseWriter, r *http.Request) error {
 	go func() {
 		// The client is gone or said nonsense: closing the stream ends the
 		// command, and with it the loop below.
-		defer stream.Close()
+		defer cut(stream)
 		fromClient(ws, stream)
 	}()
 	toClient(ws, &write, stream)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"muster/shared/fault"
+	"muster/shared/object"
 	"muster/shared/wire"
 )
 
@@ -187,12 +188,30 @@ func (f *Fleet) Enrolled(uid string) bool {
 }
 
 // CertValid says whether this certificate speaks for a node: the newest that
-// it was given, serial in hexadecimal.
+// it was given, serial in hexadecimal. Another one of the node's, which may have
+// been stolen, is noted on its timeline.
 func (f *Fleet) CertValid(uid, serial string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.nodes[uid]
-	return n != nil && serial != "" && n.identity.Serial == serial
+	newest := f.serial(uid)
+	if newest != "" && serial != "" && newest != serial {
+		f.Doubt(uid, "somebody came with a certificate that the node has no longer: a copy of it, or a second machine")
+	}
+	return serial != "" && newest == serial
+}
+
+// StepIdentity is on a timeline where somebody could not prove to be the node.
+const StepIdentity = "identity"
+
+// Doubt notes that somebody could not prove to be a node, and why, on its
+// timeline and in the log.
+func (f *Fleet) Doubt(uid, why string) {
+	if _, exists := f.opt.Nodes.Look().Get(object.KindNode, uid); exists {
+		f.mu.Lock()
+		f.get(uid)
+		f.mu.Unlock()
+	}
+	if f.annotate(uid, note{Step: StepIdentity, Error: why}) {
+		f.opt.Log.Warn("a node's identity was refused", "node", uid, "reason", why)
+	}
 }
 
 // Disown makes a node's certificate invalid; its address speaks for it again.

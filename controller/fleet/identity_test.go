@@ -86,6 +86,10 @@ func TestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, h.Fleet.CertValid(uid, "serial-1"), false)
+	expect(t, h.Fleet.CertValid(uid, "serial-1"), false)
+	if got := steps(h, "n0"); strings.Count(got, "identity!somebody came with a certificate that the node has no longer") != 1 {
+		t.Errorf("of the former certificate the timeline says: %s", got)
+	}
 	h.Stop()
 
 	h = fleettest.Start(t, dir)

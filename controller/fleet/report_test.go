@@ -1,9 +1,11 @@
 package fleet_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -160,4 +162,44 @@ func TestAttributesReachTheNode(t *testing.T) {
 	if a := apitest.Receive(t, got); len(a.Values) != 1 {
 		t.Errorf("out of the group: %v", a)
 	}
+}
+
+// FuzzReport sends anything as a report. What is taken can be read again, and
+// what is refused changes nothing.
+func FuzzReport(f *testing.F) {
+	for _, s := range []string{
+		`{"status":{"a":1}}`, `{"status":{"a":NaN}}`, `{"report":"a","since":"","status":{},"drop":["a","a"],"keep":["b"]}`, `{"status":null,"hardware":[]}`, `{"status":{"a":1,"a":2},"keep":["a"]}`,
+		`{"report":"r","since":"r","status":{"\ud800":"\u0000"}}`, `{"status":` + strings.Repeat(`{"a":`, 5000), `{"uid":"x","status":{}}`, `{"status":{"time":-1e308}}`, `{"hardware":{"":[[[]]]}} x`, "\xff", `{"Status":{"a":1},"status":{"b":1}}`,
+	} {
+		f.Add([]byte(s))
+	}
+	h := fleettest.Start(f, "")
+	uid := h.Node(1)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		h := h.For(t)
+		read := func() (all string) {
+			for _, path := range []string{"/node/n0/status", "/node/n0"} {
+				raw := h.OK("GET", path, nil)
+				if !json.Valid(raw) {
+					t.Errorf("after %q %s is %q", body, path, raw)
+				}
+				all += string(raw)
+			}
+			return all
+		}
+		before := read()
+		req, err := http.NewRequest("PUT", h.Server.URL+wire.PathStatus, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(apitest.AsNode, uid)
+		resp, err := http.DefaultClient.Do(req) // what does not fit the document is wanted here
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if after := read(); resp.StatusCode >= 500 || resp.StatusCode != 200 && before != after {
+			t.Errorf("%q: %s; before %s, after %s", body, resp.Status, before, after)
+		}
+	})
 }
