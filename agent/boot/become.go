@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"muster/agent/overlay"
-	"muster/agent/pull"
 	"muster/agent/root"
 	"muster/shared/wire"
 )
@@ -20,9 +19,6 @@ import (
 // stopTime is how long commands and the last stamps may take when the image
 // takes over.
 const stopTime = 3 * time.Second
-
-// progressEvery is how often the console tells how far a pull has come.
-const progressEvery = 3 * time.Second
 
 // become asks what the machine shall be and makes it that. It returns only
 // with an error, and is then called again, to get an answer that may be new.
@@ -45,6 +41,12 @@ func (m *machine) become(ctx context.Context) error {
 		return m.disked(ctx, plan)
 	}
 	m.stopBefore(ctx, wire.StepImage)
+	if written, err := m.writeFiles(ctx, plan); err != nil {
+		return err
+	} else if written {
+		m.stopBefore(ctx, wire.StepRoot)
+		return &failure{wire.StepRoot, m.goThere(ctx, plan, time.Now())}
+	}
 	image, err := m.source(ctx, plan)
 	if err != nil {
 		return err
@@ -101,26 +103,6 @@ func (m *machine) hasImage(image wire.Image, detail string) {
 	m.stamps.put(m.client, wire.Step{Step: wire.StepImage, Detail: detail, Image: image.Digest})
 }
 
-// fetch pulls the image.
-func (m *machine) fetch(ctx context.Context, image wire.Image, to *os.File) error {
-	m.log.Info("image", "name", image.Name, "bytes", image.Size)
-	began, told := time.Now(), time.Now()
-	source := pull.New(m.line.Head, m.dialer)
-	source.Trouble = func(err error) { m.fail(wire.StepImage, err) }
-	source.Progress = func(done int64) {
-		if time.Since(told) > progressEvery {
-			told = time.Now()
-			m.log.Info(fmt.Sprintf("image: %d%%", done*100/max(image.Size, 1)))
-		}
-	}
-	if err := source.File(ctx, image, to); err != nil {
-		return err
-	}
-	m.hold("")
-	m.log.Info("image is there and verified", "took", time.Since(began).Round(time.Millisecond).String())
-	return nil
-}
-
 // rescue holds the boot where the command line asks for a shell: here, by
 // muster shell, and on the console.
 func (m *machine) rescue(ctx context.Context) {
@@ -168,13 +150,19 @@ func (m *machine) makeRoot(ctx context.Context, plan wire.Boot, image *os.File) 
 		}
 	}
 	began := time.Now()
-	layout := root.Initramfs
-	if err := layout.Build(style, image); err != nil {
+	if err := root.Initramfs.Build(style, image); err != nil {
 		return err
 	}
-	agent, init, err := m.furnish(ctx, plan, layout.New)
+	return m.goThere(ctx, plan, began)
+}
+
+// goThere makes the root that is there this node's, and leaves for it.
+func (m *machine) goThere(ctx context.Context, plan wire.Boot, began time.Time) error {
+	m.awaitModules()
+	style := root.Of(plan)
+	agent, init, err := m.furnish(ctx, plan, root.Initramfs.New)
 	if err != nil {
-		layout.Drop()
+		root.Initramfs.Drop()
 		return err
 	}
 	m.log.Info("root is ready", "style", style, "took", time.Since(began).Round(time.Millisecond).String(), "init", init.Path)

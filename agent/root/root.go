@@ -1,8 +1,8 @@
 // Package root turns a pulled image into a root file system and makes the
 // machine go on in it.
 //
-// With rwram the image's files are copied into a tmpfs and the image is
-// forgotten. With roram the image stays as it is, mounted, under an overlay
+// With rwram the files lie in a tmpfs: written there as they are fetched
+// (Empty), or copied from an image that is then forgotten. With roram the image stays as it is, mounted, under an overlay
 // whose upper half is in RAM; with iscsi that is so too, but it lies with the
 // head, which is read whenever the root is. With disked the files are on a disk, which is made
 // to what the image is: only what differs is written, what the image does not
@@ -124,9 +124,17 @@ func (l Layout) overlay() error {
 	return nil
 }
 
+// Empty makes an empty root in RAM, for who writes the files himself.
+func (l Layout) Empty() error {
+	l.Drop()
+	return l.ram()
+}
+
+func (l Layout) ram() error { return l.tmpfs(l.New, "size=100%,nr_inodes=0,mode=0755") }
+
 // copy puts all files of the image into a tmpfs and forgets the image.
 func (l Layout) copy(image *os.File) error {
-	if err := l.tmpfs(l.New, "size=100%,nr_inodes=0,mode=0755"); err != nil {
+	if err := l.ram(); err != nil {
 		return err
 	}
 	if err := Copy(l.Squash, l.New, hasXattrs(image)); err != nil {

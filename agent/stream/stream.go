@@ -30,6 +30,7 @@ import (
 	"muster/agent/head"
 	"muster/agent/identity"
 	"muster/agent/iscsi"
+	"muster/agent/peer"
 	"muster/agent/pull"
 	"muster/agent/root"
 	"muster/shared/wire"
@@ -109,6 +110,7 @@ type run struct {
 	log    *slog.Logger
 	client *head.Client
 	file   *os.File
+	source *pull.Source
 	pieces *pull.Pieces
 	remote *iscsi.Verified // instead of file and pieces
 	disk   *disk
@@ -128,6 +130,7 @@ func newRun(ctx context.Context, task Task, log *slog.Logger) (*run, error) {
 		r.client = head.New(task.Report, d, id.TLS())
 	}
 	source := pull.New(task.Head, d)
+	r.source = source
 	source.Trouble = func(err error) { r.trouble(ctx, err) }
 	var err error
 	if task.Target != nil {
@@ -205,6 +208,9 @@ func (r *run) finish(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	began := time.Now()
+	if err := r.fill(ctx); err != nil && ctx.Err() == nil {
+		r.log.Warn("the image is fetched from the head as it is", "error", err)
+	}
 	if err := r.pieces.Run(ctx); err != nil {
 		return err
 	}
@@ -224,6 +230,36 @@ func (r *run) finish(ctx context.Context) error {
 	default:
 	}
 	return nil
+}
+
+// fill fetches the image in chunks, from other nodes as far as they have it, and
+// gives them what came meanwhile.
+func (r *run) fill(ctx context.Context) error {
+	image := r.task.Image
+	if image.Index == "" {
+		return nil // of an older head
+	}
+	if got := wire.VersionDigest(image.Tree, image.Index); image.Digest != got {
+		return fmt.Errorf("the head names the version %s, and its indices are of %s", image.Digest, got)
+	}
+	// What stops the chunks stops no boot: the head hears only of what then
+	// stops the file.
+	source := *r.source
+	source.Trouble = func(err error) { r.log.Warn("chunks of the image", "error", err) }
+	p := &pull.Image{Source: &source}
+	pulling := p.Expect()
+	defer pulling()
+	d := head.Dialer{Version: r.task.Version}
+	fellows, err := peer.Join(ctx, r.client, p, d, r.log)
+	if err != nil {
+		return err
+	}
+	defer fellows.Leave(ctx, 0)
+	p.Peers = peer.NewSwarm(fellows.Group, p.Source, d)
+	err = p.Fill(ctx, image, r.pieces)
+	s := p.Stats()
+	r.log.Info("image", "bytes from the head", s.Head+s.Index, "from other nodes", s.Peers)
+	return err
 }
 
 func (r *run) close() {
