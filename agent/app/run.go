@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/agent/apply"
 	"muster/agent/attributes"
 	"muster/agent/command"
 	"muster/agent/head"
@@ -25,6 +28,7 @@ import (
 	"muster/agent/link"
 	"muster/agent/network"
 	"muster/agent/overlay"
+	"muster/agent/pull"
 	"muster/agent/report"
 	"muster/shared/wire"
 )
@@ -111,6 +115,7 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	keeper := newKeeper(o, client, commands, reporter, log)
 	defer keeper.Wait()
 	files := overlay.New(overlay.Config{Root: o.root, Log: log, Told: func(r overlay.Report) { reporter.Set("overlay", r) }})
+	applier := newApplier(o, dialer, config.TLS, files, commands, reporter, log)
 	config.Accepted = func(h wire.Hello) { reporter.Every(h.Every) }
 	config.Hello = func() wire.Hello {
 		return wire.Hello{Agent: o.version, BootID: report.BootID(), InImage: true}
@@ -134,6 +139,8 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 				return
 			}
 			reporter.Set("overlay_error", nil)
+		case h.Type == wire.StreamApply && h.Apply != nil:
+			applier.Serve(ctx, s, *h.Apply)
 		}
 	}
 	var parts sync.WaitGroup
@@ -147,6 +154,27 @@ func run(ctx context.Context, o options, stderr io.Writer) error {
 	})
 	parts.Wait()
 	return nil
+}
+
+// newApplier ends what was under way when the agent stopped, and tells which
+// version the root is of.
+func newApplier(o options, d head.Dialer, trust *tls.Config, files *overlay.Keeper, commands *command.Runner, reporter *report.Reporter, log *slog.Logger) *apply.Applier {
+	source := pull.New(o.head.String(), d)
+	if trust != nil {
+		source.Client = &http.Client{Transport: d.Transport(trust)}
+	}
+	source.Trouble = func(err error) { log.Warn(err.Error()) }
+	told := func(r apply.Record) { reporter.Set("image", r.Said()) }
+	a := apply.New(apply.Config{Root: o.root, Source: source, Log: log, Own: files, Run: commands.Run, Told: told})
+	if err := a.Recover(); err != nil {
+		log.Error("a change of the root that was under way could not be ended", "error", err)
+	}
+	if r, err := apply.Load(o.root); err != nil {
+		log.Warn(err.Error())
+	} else if r != nil {
+		told(*r)
+	}
+	return a
 }
 
 // takeFiles asks for the node's own files, where they are not those that it has.

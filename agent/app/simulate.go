@@ -44,6 +44,7 @@ func parseSimulate(args []string, stderr io.Writer) (simulate.Config, error) {
 	f.StringVar(&c.Head, "head", "", "`URL` of the head, http")
 	first := f.String("first-ip", "", "`address` of the first agent; the others follow it")
 	f.IntVar(&c.Count, "count", 1, "`number` of agents")
+	f.StringVar(&c.Root, "root", "", "`directory` for a root of each agent, to which images can be applied")
 	if err := f.Parse(args); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			err = usageError{err}

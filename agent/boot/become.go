@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"muster/agent/apply"
 	"muster/agent/overlay"
 	"muster/agent/root"
 	"muster/shared/wire"
@@ -193,6 +194,9 @@ func (m *machine) furnish(ctx context.Context, plan wire.Boot, newroot string) (
 	n := root.Network{Interface: m.lease.Interface, MAC: m.lease.MAC.String(), Address: m.lease.Address, DNS: m.lease.DNS, Domain: m.lease.Domain}
 	if err := root.Prepare(newroot, "/run", plan, n); err != nil {
 		return root.Agent{}, init, fmt.Errorf("preparing the image: %w", err)
+	}
+	if err := apply.Booted(newroot, *plan.Image, root.Prepared()); err != nil {
+		m.log.Warn("the version of the image is not noted, so that it cannot be changed while it runs", "error", err)
 	}
 	if err := m.ownFiles(ctx, newroot); err != nil {
 		return root.Agent{}, init, err

@@ -49,7 +49,7 @@ func (p *Image) lay(ctx context.Context, x *squash.Index, l *laying) error {
 	if p.Cache == nil {
 		p.files.Store(SquashFile(x, l.to).empty(&p.coming))
 	}
-	return p.chunks(ctx, l.want, l.put)
+	return p.Fetch(ctx, l.want, l.put)
 }
 
 // laying is a file that chunks are put into, each wherever it belongs.

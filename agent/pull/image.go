@@ -38,6 +38,7 @@ type Image struct {
 	Cache  *Cache // nil for none
 	Peers  Swarm  // nil for none
 	Room   int64  // bytes that the files of a tree may have, where that is known beforehand
+	Local  Chunks // what the machine has anyway, asked first; nil for nothing
 
 	coming  arrivals // where there is no cache
 	files   atomic.Pointer[Files]
@@ -222,8 +223,17 @@ func (p *Image) askIndex(ctx context.Context, digest, have string, old []byte, s
 	return raw, nil
 }
 
-// chunks gives content to take, from whoever has it.
-func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, content []byte) error) error {
+// Manifest gives the image's files by name.
+func (p *Image) Manifest(ctx context.Context, image wire.Image) (*tree.Manifest, error) {
+	raw, err := p.index(ctx, Tree, image.Tree, image.TreeSize)
+	if err != nil {
+		return nil, err
+	}
+	return tree.Decode(raw)
+}
+
+// Fetch gives content to take, from whoever has it. It is a tree.Fetch.
+func (p *Image) Fetch(ctx context.Context, want []chunk.Ref, take func(i int, content []byte) error) error {
 	p.head.src = p.Source
 	defer p.Expect()()
 	files := p.files.Load()
@@ -245,7 +255,7 @@ func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, c
 			part[i] = want[at]
 		}
 		left, err := from.Fetch(ctx, part, func(i int, g Got) error {
-			if from == Chunks(p.Cache) {
+			if from == Chunks(p.Cache) || from == p.Local {
 				p.reused.Add(int64(len(g.Stored)))
 			} else if keep != nil {
 				if err := keep.put(part[i].Digest, g); err != nil {
@@ -284,6 +294,9 @@ func (p *Image) chunks(ctx context.Context, want []chunk.Ref, take func(i int, c
 
 func (p *Image) sources() []Chunks {
 	var out []Chunks
+	if p.Local != nil {
+		out = append(out, p.Local)
+	}
 	if p.Cache != nil {
 		out = append(out, p.Cache)
 	}
@@ -296,11 +309,7 @@ func (p *Image) sources() []Chunks {
 // Tree writes the image's files below a directory: one that is empty or not
 // there, or that was written from the same cache before and is replaced.
 func (p *Image) Tree(ctx context.Context, image wire.Image, into string) error {
-	raw, err := p.index(ctx, Tree, image.Tree, image.TreeSize)
-	if err != nil {
-		return err
-	}
-	m, err := tree.Decode(raw)
+	m, err := p.Manifest(ctx, image)
 	if err != nil {
 		return err
 	}
@@ -320,7 +329,7 @@ func (p *Image) Tree(ctx context.Context, image wire.Image, into string) error {
 		}
 		p.files.Store(f.empty(&p.coming))
 	}
-	if err := tree.Write(ctx, m, into, p.chunks); err != nil {
+	if err := tree.Write(ctx, m, into, p.Fetch); err != nil {
 		return err
 	}
 	return p.done(ctx)

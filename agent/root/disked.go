@@ -168,6 +168,16 @@ func writeState(dir string, s DiskState) error {
 	return nil
 }
 
+// MarkDisk has a disk that muster wrote say that it holds an image, or while it
+// is not complete, that nothing may be started from it. dir is where it is
+// mounted; other roots are left alone.
+func MarkDisk(dir string, s DiskState) error {
+	if _, err := os.Lstat(filepath.Join(dir, stateDir, "state")); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return writeState(dir, s)
+}
+
 // Install writes the image that is mounted in Squash to the disk that is
 // mounted in New. Cut off at any point it is to be called again.
 func (l Layout) Install(s DiskState) (Changes, error) {

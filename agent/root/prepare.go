@@ -53,6 +53,9 @@ func Prepare(newroot, run string, b wire.Boot, n Network) error {
 	return networkd(run, n)
 }
 
+// Prepared are the files of the image that Prepare may change.
+func Prepared() []string { return []string{"etc/hostname", "etc/hosts", "etc/resolv.conf"} }
+
 // replace writes a file that may be a link in the image to somewhere else.
 func replace(img *os.Root, name string, content []byte) error {
 	if fi, err := img.Lstat(name); err == nil && !fi.Mode().IsRegular() {

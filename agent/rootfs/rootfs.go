@@ -50,6 +50,9 @@ func Open(dir string) (*Root, error) {
 // Close closes it.
 func (r *Root) Close() error { return r.dir.Close() }
 
+// Fd is the root directory's own descriptor, while it is open.
+func (r *Root) Fd() int { return int(r.dir.Fd()) }
+
 // Place is a name in a directory.
 type Place struct {
 	Path string // as the walk came there: from the root, through no link
@@ -206,6 +209,9 @@ func (p *Place) failed(op string, err error) error {
 	}
 	return &fs.PathError{Op: op, Path: p.Path, Err: err}
 }
+
+// At gives the directory, as a descriptor that Close closes, and the name in it.
+func (p *Place) At() (dir int, name string) { return p.fd(), p.base }
 
 // Stat says what is there; fs.ErrNotExist is in the error where nothing is.
 func (p *Place) Stat() (unix.Stat_t, error) {

@@ -1,6 +1,7 @@
 // Package simulate is many light agents in one process, for tests, demos and
 // sizing: each has its own address, its own link and its own reports, and obeys
-// commands as a node does.
+// commands as a node does. Where each has a root directory, images are applied
+// to it by the real agent/apply.
 //
 // They speak the real protocol through agent/link. true, false, hostname and
 // echo are answered without a process, all else runs on this machine, a bounded
@@ -15,14 +16,18 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"muster/agent/apply"
 	"muster/agent/command"
 	"muster/agent/head"
 	"muster/agent/link"
+	"muster/agent/pull"
 	"muster/shared/wire"
 )
 
@@ -44,6 +49,9 @@ type Config struct {
 	Count   int
 	Version string
 	Log     *slog.Logger
+	// Root is where each agent has a root directory of its own, named by its
+	// address; empty: they have none, and their images cannot be changed.
+	Root string
 }
 
 // Run runs the agents until ctx ends.
@@ -54,6 +62,11 @@ func Run(ctx context.Context, c Config) error {
 	for i := range c.Count {
 		if !addr.IsValid() {
 			return fmt.Errorf("there are no %d addresses from %s on", c.Count, c.First)
+		}
+		if s.Root != "" {
+			if err := os.MkdirAll(filepath.Join(s.Root, addr.String()), 0o755); err != nil {
+				return err
+			}
 		}
 		a := &agent{swarm: s, addr: addr, bootID: fmt.Sprintf("simulated-%d-%d", time.Now().UnixNano(), i), kick: make(chan struct{}, 1)}
 		all.Go(func() { a.run(ctx) })
@@ -80,10 +93,18 @@ type agent struct {
 	name   atomic.Pointer[string] // as the head calls the node
 	every  atomic.Int64           // time.Duration
 	kick   chan struct{}          // a link was made
+	files  *apply.Applier         // of its root, if it has one
+	image  atomic.Pointer[apply.Said]
 }
 
 func (a *agent) run(ctx context.Context) {
 	d := head.Dialer{Bind: a.addr, Version: a.Version}
+	if a.Root != "" {
+		if err := a.openRoot(d); err != nil {
+			a.Log.Error("a simulated node does not run", "address", a.addr, "error", err)
+			return
+		}
+	}
 	a.every.Store(int64(beat))
 	select { // not all of them at the same moment
 	case a.dial <- struct{}{}:
@@ -110,12 +131,36 @@ func (a *agent) run(ctx context.Context) {
 			if h.Every >= 1 && h.Every <= 3600 {
 				a.every.Store(int64(h.Every) * int64(time.Second))
 			}
-			select {
-			case a.kick <- struct{}{}:
-			default:
-			}
+			a.again()
 		},
 	})
+}
+
+// openRoot makes the agent one whose image can be changed.
+func (a *agent) openRoot(d head.Dialer) error {
+	dir := filepath.Join(a.Root, a.addr.String())
+	told := func(r apply.Record) {
+		said := r.Said()
+		a.image.Store(&said)
+		a.again()
+	}
+	a.files = apply.New(apply.Config{Root: dir, Source: pull.New(a.Head, d), Log: slog.New(slog.DiscardHandler), Told: told})
+	if err := a.files.Recover(); err != nil {
+		return err
+	}
+	r, err := apply.Load(dir)
+	if err == nil && r != nil {
+		told(*r)
+	}
+	return err
+}
+
+// again has the agent report at once.
+func (a *agent) again() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
 }
 
 // report sends a small status once the agent is linked, and at the beat of the
@@ -131,6 +176,9 @@ func (a *agent) report(ctx context.Context, to *link.Reports) {
 		case <-next:
 		}
 		status := wire.Status{Hardware: hardware, Status: map[string]any{"simulated": true, "load_avg": []float64{0, 0, 0}, "agent": a.Version, "boot_id": a.bootID}}
+		if is := a.image.Load(); is != nil {
+			status.Status["image"] = is
+		}
 		raw, err := json.Marshal(status)
 		if err == nil {
 			_, err = to.Send(ctx, raw)
@@ -147,6 +195,10 @@ func (a *agent) report(ctx context.Context, to *link.Reports) {
 // serve runs one command.
 func (a *agent) serve(ctx context.Context, stream net.Conn, h wire.Header) {
 	defer stream.Close()
+	if h.Type == wire.StreamApply && h.Apply != nil && a.files != nil {
+		a.files.Serve(ctx, stream, *h.Apply)
+		return
+	}
 	if h.Type != wire.StreamExec || h.Exec == nil {
 		return
 	}

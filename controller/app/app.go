@@ -211,6 +211,7 @@ func (h *Head) serve(bh bootHead) error {
 	nodes := &selection.Selection{Objects: h.reg, Live: h.fleet, Index: h.index}
 	h.overlays = &overlay.Overlays{Objects: h.reg, Matcher: nodes.Matcher, Values: h.dir.provision.Values, RootURL: h.dir.provision.RootURL()}
 	h.events = events.New(events.Options{Objects: h.reg, States: fleetStates{h.fleet}, Auth: h.auth, Matcher: nodes.Matcher, Log: h.log})
+	commands := &exec.Exec{Nodes: h.reg, Agents: h.fleet, Select: nodes.SelectBy, Log: h.log, Record: h.recordExec}
 	h.routes = slices.Concat(
 		info.Extend(api.Generic(h.reg)),
 		h.auth.Routes(),
@@ -232,7 +233,8 @@ func (h *Head) serve(bh bootHead) error {
 		(&naming.Naming{Objects: h.reg}).Routes(),
 		nodes.Routes(),
 		h.waitfor.Routes(),
-		(&exec.Exec{Nodes: h.reg, Agents: h.fleet, Select: nodes.SelectBy, Log: h.log, Record: h.recordExec}).Routes(),
+		commands.Routes(),
+		h.newApply(commands).Routes(),
 		captures.Routes(),
 		(&audit.Audit{Trail: h.reg}).Routes(),
 		h.events.Routes(),

@@ -52,7 +52,7 @@ squashfs is made on this machine, with the squashfs-tools, in TMPDIR or else
 	}
 	down.flags(downloading)
 	return []*cobra.Command{importing, m.buildCommand(), m.editCommand(), m.imageExportCommand(), uploading, downloading, m.captureCommand(),
-		m.imageLog(), m.imageDiff(), m.imageRollback(), m.imageTag(), m.imageFsck()}
+		m.imageLog(), m.imageDiff(), m.imageApply(), m.imageRollback(), m.imageTag(), m.imageFsck()}
 }
 
 // captureCommand fills an image from a node.

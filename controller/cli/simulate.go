@@ -11,13 +11,15 @@ import (
 )
 
 func (m *muster) simulateCommand() *cobra.Command {
-	var first string
+	var first, root string
 	var count int
 	c := &cobra.Command{
 		Use: "simulate --first-ip IP --count N", Short: "Run simulated nodes on this machine, for tests and sizing", Args: cobra.NoArgs,
 		Long: `Run many light agents in one process until interrupted. Each connects from its
 own address, which must be that of a node of the head; those of 127.0.0.0/8 need
-no setting up. They report, and run commands on this machine.`,
+no setting up. They report, and run commands on this machine. With --root each
+has a directory there, named by its address, to which images can be applied:
+the first time with --force, which fills it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			program, err := agentProgram()
 			if err != nil {
@@ -27,7 +29,7 @@ no setting up. They report, and run commands on this machine.`,
 			if err != nil {
 				return err
 			}
-			run := exec.CommandContext(cmd.Context(), program, "simulate", "--head", head, "--first-ip", first, "--count", strconv.Itoa(count))
+			run := exec.CommandContext(cmd.Context(), program, "simulate", "--head", head, "--first-ip", first, "--count", strconv.Itoa(count), "--root", root)
 			run.Cancel = func() error { return run.Process.Signal(os.Interrupt) }
 			run.Stdout, run.Stderr = m.Stdout, m.Stderr
 			if err := run.Run(); err != nil && cmd.Context().Err() == nil {
@@ -37,6 +39,7 @@ no setting up. They report, and run commands on this machine.`,
 		},
 	}
 	c.Flags().StringVar(&first, "first-ip", "", "address of the first node")
+	c.Flags().StringVar(&root, "root", "", "`directory` for a root of each node")
 	c.Flags().IntVar(&count, "count", 1, "number of nodes")
 	must(c.MarkFlagRequired("first-ip"))
 	return c

@@ -36,7 +36,7 @@ const (
 // manyRequest is the body. Of nodes, selector and group each that is given
 // narrows down the others.
 type manyRequest struct {
-	set
+	Set
 	Cmd       json.RawMessage `json:"cmd"`
 	Stdin     string          `json:"stdin"`
 	Encoding  string          `json:"encoding"` // of stdin: "base64", or "" for text
@@ -78,7 +78,7 @@ func (e *Exec) runMany(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	nodes, unknown, err := e.targets(r.Context(), api.By(r), &in.set)
+	nodes, unknown, err := e.targets(r.Context(), api.By(r), &in.Set)
 	if err != nil {
 		return err
 	}

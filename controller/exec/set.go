@@ -11,9 +11,9 @@ import (
 	"muster/shared/object"
 )
 
-// set says which nodes: a list of names or hostlists, or one of them; those
+// Set says which nodes: a list of names or hostlists, or one of them; those
 // that a selector picks; those of an attribute group or a dynamic group.
-type set struct {
+type Set struct {
 	Nodes    json.RawMessage `json:"nodes"`
 	Selector string          `json:"selector"`
 	Group    string          `json:"group"`
@@ -24,7 +24,7 @@ const maxNodes = 100_000
 
 // targets gives the nodes of a set, each once, and a line for each name that
 // no node has. A set without any node is an error.
-func (e *Exec) targets(ctx context.Context, by kind.Author, s *set) (nodes []*object.Node, unknown []line, err error) {
+func (e *Exec) targets(ctx context.Context, by kind.Author, s *Set) (nodes []*object.Node, unknown []line, err error) {
 	var named, narrow bool
 	if len(s.Nodes) > 0 && string(s.Nodes) != "null" {
 		if nodes, unknown, err = e.named(s.Nodes); err != nil {
@@ -58,6 +58,17 @@ func (e *Exec) targets(ctx context.Context, by kind.Author, s *set) (nodes []*ob
 	}
 	slices.SortFunc(nodes, func(a, b *object.Node) int { return hostlist.Compare(a.Name, b.Name) })
 	return nodes, unknown, nil
+}
+
+// Targets gives the nodes of a set for other features, by name in their order,
+// and why others that it names are none.
+func (e *Exec) Targets(ctx context.Context, by kind.Author, s Set) (nodes []*object.Node, unknown map[string]string, err error) {
+	nodes, lines, err := e.targets(ctx, by, &s)
+	unknown = map[string]string{}
+	for _, l := range lines {
+		unknown[l.Node] = l.Error
+	}
+	return nodes, unknown, err
 }
 
 // both gives the nodes of a that are in b too.

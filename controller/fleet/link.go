@@ -298,6 +298,19 @@ func (f *Fleet) Connected(uid string) error {
 	return nil
 }
 
+// Entered says why a node's agent is not connected from inside its image; nil
+// if it is.
+func (f *Fleet) Entered(uid string) error {
+	f.mu.Lock()
+	n := f.nodes[uid]
+	there := n != nil && n.link != nil && n.link.inImage
+	f.mu.Unlock()
+	if !there {
+		return f.absent(uid)
+	}
+	return nil
+}
+
 func (f *Fleet) absent(uid string) error {
 	name := uid
 	if obj, ok := f.opt.Nodes.Look().Get(object.KindNode, uid); ok {

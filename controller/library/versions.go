@@ -13,6 +13,7 @@ import (
 	"muster/shared/fault"
 	"muster/shared/kind"
 	"muster/shared/object"
+	"muster/shared/wire"
 )
 
 // setContent makes an upload the newest version of an image, and its content;
@@ -314,6 +315,34 @@ func (l *Library) diff(w http.ResponseWriter, r *http.Request) error {
 	out.Files, out.More = append(out.Files, changes...), more
 	out.Packages = comparePackages(l.packages(r.Context(), a), l.packages(r.Context(), b))
 	return api.Data(w, out)
+}
+
+// Version is what agents are told of a version of an image.
+func (l *Library) Version(image, version string) (wire.Image, error) {
+	img, err := l.image(image)
+	if err != nil {
+		return wire.Image{}, err
+	}
+	v, err := img.VersionOf(version)
+	if err != nil {
+		return wire.Image{}, err
+	}
+	return *l.Wire(img, v), nil
+}
+
+// Files gives the files of a version by the digest of its tree, where the head
+// still keeps such a version.
+func (l *Library) Files(digest string) (*tree.Manifest, error) {
+	var file *object.File
+	l.eachVersion(func(v *object.Version) {
+		if v.File.Tree == digest {
+			file = v.File
+		}
+	})
+	if file == nil || digest == "" {
+		return nil, fault.New(fault.NotFound, "No version of an image has the tree %.70q.", digest)
+	}
+	return l.opt.Blobs.Tree(file)
 }
 
 func (l *Library) treeOf(img *object.Image, v *object.Version) (*tree.Manifest, error) {

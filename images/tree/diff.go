@@ -46,7 +46,7 @@ func Diff(old, now *Manifest, limit int) (changes []Change, more bool, err error
 		delete(before, e.Path)
 		if !ok {
 			note(Change{e.Path, Added, e.Size})
-		} else if what := compare(&was, e); what != "" {
+		} else if what := Compare(&was, e); what != "" {
 			note(Change{e.Path, what, e.Size})
 		}
 		return nil
@@ -73,7 +73,8 @@ func keep(e *Entry) Entry {
 	return out
 }
 
-func compare(a, b *Entry) What {
+// Compare says how an entry differs from what it was; "" where it does not.
+func Compare(a, b *Entry) What {
 	if a.Kind != b.Kind || a.Target != b.Target || a.Size != b.Size || a.Major != b.Major || a.Minor != b.Minor || !slices.Equal(a.Parts, b.Parts) {
 		return Changed
 	}

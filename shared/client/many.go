@@ -72,11 +72,22 @@ func (c *Client) ExecMany(ctx context.Context, cmd Many, fn func(Line) error) er
 	if cmd.Encoding = ""; len(cmd.Stdin) > 0 {
 		cmd.Encoding = "base64" // as JSON has bytes
 	}
-	in, err := encode(cmd)
+	return c.lines(ctx, Path("exec"), cmd, func(raw []byte) error {
+		var l Line
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return fmt.Errorf("the head's answer cannot be read: %w", err)
+		}
+		return fn(l)
+	})
+}
+
+// lines posts a body and gives each line of the answer to fn as it comes.
+func (c *Client) lines(ctx context.Context, path string, body any, fn func([]byte) error) error {
+	in, err := encode(body)
 	if err != nil {
 		return err
 	}
-	resp, err := c.do(ctx, request{method: "POST", path: Path("exec"), kind: "application/json", body: rewindable(in), size: int64(len(in))})
+	resp, err := c.do(ctx, request{method: "POST", path: path, kind: "application/json", body: rewindable(in), size: int64(len(in))})
 	if err != nil {
 		return err
 	}
@@ -93,11 +104,7 @@ func (c *Client) ExecMany(ctx context.Context, cmd Many, fn func(Line) error) er
 		case err != nil:
 			return c.broke(ctx, err, src.n)
 		}
-		var l Line
-		if err := json.Unmarshal(raw, &l); err != nil {
-			return fmt.Errorf("the head's answer cannot be read: %w", err)
-		}
-		if err := fn(l); err != nil {
+		if err := fn(raw); err != nil {
 			return err
 		}
 	}

@@ -15,11 +15,12 @@ const (
 	AttrBootOnce   = "_boot_once"   // of a node alone: which one its next boot takes, with Rescue before it or not
 	AttrBootStyle  = "_boot_style"  // instead of the boot configuration's style
 	AttrSanboot    = "_ipxe_sanboot"
-	AttrDiskRoot   = "_disk_root"  // of the style disked: the device that becomes the root
-	AttrDiskCache  = "_disk_cache" // a device that keeps images between boots
-	AttrDiskWipe   = "_disk_wipe"  // devices that may be erased, with commas
-	AttrPeers      = "_peers"      // what the node gives to others of images: "off", or at most so many Mbit/s
-	AttrSwitch     = "_switch"     // where it is plugged in: nodes with the same value are near each other
+	AttrDiskRoot   = "_disk_root"     // of the style disked: the device that becomes the root
+	AttrDiskCache  = "_disk_cache"    // a device that keeps images between boots
+	AttrDiskWipe   = "_disk_wipe"     // devices that may be erased, with commas
+	AttrPeers      = "_peers"         // what the node gives to others of images: "off", or at most so many Mbit/s
+	AttrRestart    = "_apply_restart" // which services are restarted when an image that is applied changes which files
+	AttrSwitch     = "_switch"        // where it is plugged in: nodes with the same value are near each other
 )
 
 // BootconfigOf gives the boot configuration that a node's attributes name, in

@@ -15,6 +15,7 @@ type Header struct {
 	Exec       *Exec       `json:"exec,omitempty"`
 	Attributes *Attributes `json:"attributes,omitempty"`
 	Overlay    *Overlay    `json:"overlay,omitempty"`
+	Apply      *Apply      `json:"apply,omitempty"`
 }
 
 // StreamOverlay brings the node its own files. The first header has the digest
