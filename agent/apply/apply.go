@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -297,7 +296,7 @@ func (t *task) make(ctx context.Context, p *planner, image *pull.Image) error {
 		})
 	}
 	if err != nil && !decided {
-		err = errors.Join(err, t.undecide())
+		err = errors.Join(err, t.undecide(t.record))
 		t.discard(j)
 		return errors.Join(err, t.forget())
 	}
@@ -320,17 +319,6 @@ func (t *task) renamed(r Record) error {
 		t.Told(r)
 	}
 	return err
-}
-
-// undecide takes back that the root is to change.
-func (t *task) undecide() error {
-	if err := t.top.Remove(decidedFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if t.record == nil {
-		return nil
-	}
-	return root.MarkDisk(t.Root, root.DiskState{Image: t.record.Image.SHA256, Name: t.record.Image.Name, Complete: true})
 }
 
 // staged makes everything beside its place.

@@ -75,6 +75,17 @@ func (c *change) decide(j journal) error {
 	return syncDir(c.top, workDir)
 }
 
+// undecide takes back that the root is to change from what the record says.
+func (c *change) undecide(r *Record) error {
+	if err := c.top.Remove(decidedFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if r == nil {
+		return nil
+	}
+	return root.MarkDisk(c.Root, root.DiskState{Image: r.Image.SHA256, Name: r.Image.Name, Complete: true})
+}
+
 // finish makes the root what was decided.
 func (c *change) finish(j journal, own *overlay.Held) (failed []wire.PathNote, err error) {
 	failed = (&committer{c.root, c.top, own}).run(j.Ops, c.at)
@@ -160,8 +171,12 @@ func (a *Applier) Recover() error {
 	}
 	if _, err := c.top.Lstat(decidedFile); errors.Is(err, fs.ErrNotExist) {
 		a.Log.Warn("a change of the root that was under way is taken back", "image", j.Record.Image.Name, "version", j.Record.Image.Version)
+		r, err := Load(a.Root)
+		if err == nil {
+			err = c.undecide(r)
+		}
 		c.discard(j)
-		return c.forget()
+		return errors.Join(err, c.forget())
 	} else if err != nil {
 		return err
 	}

@@ -87,18 +87,22 @@ type planner struct {
 
 func (p *planner) run() error {
 	p.dirs, p.blocked, p.cleared, p.groups = map[string]string{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
-	for _, name := range p.now.Order {
-		if p.off(name) {
-			continue
-		}
-		var err error
-		if e := p.now.Entries[name]; e.Kind == tree.Dir {
-			err = p.directory(name, e)
-		} else {
-			err = p.file(name)
-		}
-		if err != nil {
-			return fmt.Errorf("/%s: %w", name, err)
+	// Directories first: a file may have a name in one that comes later.
+	for _, dirs := range []bool{true, false} {
+		for _, name := range p.now.Order {
+			e := p.now.Entries[name]
+			if (e.Kind == tree.Dir) != dirs || p.off(name) {
+				continue
+			}
+			err := error(nil)
+			if dirs {
+				err = p.directory(name, e)
+			} else {
+				err = p.file(name)
+			}
+			if err != nil {
+				return fmt.Errorf("/%s: %w", name, err)
+			}
 		}
 	}
 	if p.old != nil {

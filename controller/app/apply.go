@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 
 	"muster/controller/apply"
 	"muster/controller/exec"
@@ -20,7 +21,7 @@ func (h *Head) newApply(x *exec.Exec) *apply.Apply {
 		},
 		Rules: func(n *object.Node) string { return object.Attribute(h.reg.Look(), n, object.AttrRestart) },
 		Runs: func(uid string, image wire.Image) {
-			h.fleet.Stamp(uid, wire.Step{Step: wire.StepImage, Detail: image.Name + ", applied while it runs", Image: image.Digest})
+			h.fleet.Stamp(uid, wire.Step{Step: wire.StepImage, Detail: fmt.Sprintf("%s:%d, applied while it runs", image.Name, image.Version), Image: image.Digest})
 		},
 		Record: func(ctx context.Context, by kind.Author, image wire.Image, detail map[string]string) error {
 			return h.reg.Record(ctx, by, registry.Entry{Action: "apply", Kind: object.KindImage, UID: image.UID, Name: image.Name, Detail: detail})

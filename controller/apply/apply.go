@@ -93,7 +93,7 @@ type request struct {
 // Routes are the endpoints.
 func (a *Apply) Routes() []api.Route {
 	return []api.Route{{
-		Method: "POST", Path: api.Root + "/image/{id}/apply", Permission: kind.NodesExecCommand, Raw: "application/x-ndjson", Body: request{}, Handler: a.serve,
+		Method: "POST", Path: api.Root + "/image/{id}/apply", Permission: kind.NodesExecCommand, Raw: api.NDJSON, Body: request{}, Handler: a.serve,
 		Doc: "Change the files of running nodes to a version of the image; each line of the answer is a JSON object with a node and its plan, or what became of it with a status, as they come.",
 	}}
 }

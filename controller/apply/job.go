@@ -1,9 +1,7 @@
 package apply
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"muster/controller/api"
 	"muster/images/tree"
 	"muster/shared/fault"
 	"muster/shared/object"
@@ -24,7 +23,9 @@ type job struct {
 	in    *request
 	image wire.Image
 	by    string
-	lines chan []byte
+
+	out    *api.Lines
+	cancel context.CancelFunc
 
 	mu    sync.Mutex
 	known map[string]*difference // by the tree that nodes run, and what else they want
@@ -42,49 +43,24 @@ type difference struct {
 const maxDifferences = 64
 
 func newJob(a *Apply, in *request, image wire.Image, by string) *job {
-	return &job{Apply: a, in: in, image: image, by: by, lines: make(chan []byte, 256), known: map[string]*difference{}}
+	return &job{Apply: a, in: in, image: image, by: by, known: map[string]*difference{}}
 }
 
 // maxLine bounds a line of the answer, in bytes, so that no node can make one
 // that a client does not take.
 const maxLine = 512 << 10
 
-// stall is how long a client may take nothing.
-const stall = 60 * time.Second
-
 // run does it on all nodes, and answers as they tell. A client that is gone
 // ends it on every node that has not begun to change.
 func (j *job) run(w http.ResponseWriter, r *http.Request, nodes []*object.Node, unknown map[string]string) error {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	go j.begin(ctx, nodes, unknown)
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("X-Accel-Buffering", "no") // a proxy must pass lines on as they come
-	rc := http.NewResponseController(w)
-	defer rc.SetWriteDeadline(time.Time{})
-	var failed error
-	var buf []byte
-	for l := range j.lines {
-		if failed != nil {
-			continue // until all nodes have ended
-		}
-		buf = append(buf, l...)
-		if len(j.lines) > 0 && len(buf) < 128<<10 {
-			continue
-		}
-		rc.SetWriteDeadline(time.Now().Add(stall)) // where there is none, the connection's own bounds hold
-		_, err := w.Write(buf)
-		if failed = errors.Join(err, rc.Flush()); failed != nil {
-			cancel()
-		}
-		buf = buf[:0]
-	}
-	return failed
+	j.out, j.cancel = api.NewLines(w), cancel
+	j.begin(ctx, nodes, unknown)
+	return j.out.Err()
 }
 
 func (j *job) begin(ctx context.Context, nodes []*object.Node, unknown map[string]string) {
-	defer close(j.lines)
 	for name, why := range unknown {
 		j.end(ctx, line{Node: name}, refused("%s", why))
 	}
@@ -124,17 +100,16 @@ func (j *job) end(ctx context.Context, l line, err error) {
 
 func (j *job) send(ctx context.Context, l line) {
 	l.DryRun, l.Image, l.To = j.in.DryRun, j.image.Name, j.image.Version
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	if enc.Encode(l) == nil && out.Len() > maxLine {
-		out.Reset()
+	raw, err := api.Line(l)
+	if err == nil && len(raw) > maxLine {
 		l.Files, l.Kept, l.Left, l.More = nil, l.Kept[:min(1, len(l.Kept))], nil, true
-		enc.Encode(l)
+		raw, err = api.Line(l)
 	}
-	select {
-	case j.lines <- out.Bytes():
-	case <-ctx.Done():
+	if err == nil && ctx.Err() == nil {
+		err = j.out.Put(raw)
+	}
+	if err != nil { // nobody reads it: a line is made of strings and numbers
+		j.cancel()
 	}
 }
 

@@ -3,7 +3,7 @@
 // nodes, its DNS beside dnsmasq, an agent's effort beside the node exporter's, what 10,000
 // agents cost their head and how soon it commands them beside clush, pdsh and nats-server, the power states of many
 // BMCs beside a loop of ipmitool, the consoles that it logs, the time of many nodes that pull an image at
-// once beside nginx, and the time of a boot against the least that a boot can take.
+// once beside nginx, the time of changing a file on many that run, and the time of a boot against the least that a boot can take.
 //
 // It drives the built programs from outside, on virtual machines of scripts/lab.
 package main
@@ -86,7 +86,7 @@ func bench(ctx context.Context) error {
 		}
 	}
 	s := settings{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	only := flag.String("only", "sizes,head,selectors,dns,report,fleet,power,console,swarm,boot", "the parts to measure")
+	only := flag.String("only", "sizes,head,selectors,dns,report,fleet,power,console,swarm,apply,boot", "the parts to measure")
 	flag.StringVar(&s.program, "muster", "bin/muster", "the program to measure, with muster-agent beside it")
 	flag.StringVar(&s.cache, "cache", os.Getenv("MUSTER_LAB_CACHE"), "directory of the lab's assets")
 	flag.IntVar(&s.boots, "boots", 5, "boots of each kind, alternating with those of the floor; the median counts")
@@ -97,13 +97,13 @@ func bench(ctx context.Context) error {
 	flag.DurationVar(&s.span, "span", 5*time.Second, "how long each load lasts")
 	flag.Parse()
 
-	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "report": measureReport, "fleet": measureFleet, "power": measurePower, "console": measureConsole, "swarm": measureSwarm, "boot": measureBoots}
+	parts := map[string]func(context.Context, settings) ([]figure, error){"sizes": sizes, "head": measureHead, "selectors": measureSelectors, "dns": measureDNS, "report": measureReport, "fleet": measureFleet, "power": measurePower, "console": measureConsole, "swarm": measureSwarm, "apply": measureApply, "boot": measureBoots}
 	var figures []figure
 	var failed error
 	for _, name := range strings.Split(*only, ",") {
 		part, ok := parts[name]
 		if !ok {
-			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns, report, fleet, power, console, swarm and boot", name)
+			return fmt.Errorf("-only %s: the parts are sizes, head, selectors, dns, report, fleet, power, console, swarm, apply and boot", name)
 		}
 		got, err := part(ctx, s)
 		figures = append(figures, got...)
