@@ -33,7 +33,7 @@ check: deps-test build
 	$(GO) test -race -short -vet=off -ldflags=-w -timeout 10m ./...
 
 boottest: deps-test build
-	$(GO) test -v -count=1 -timeout 13m -run "TestBoot|TestInstall" ./scripts/lab
+	$(GO) test -v -count=1 -timeout 13m -run "TestBoot|TestInstall|TestBMC" ./scripts/lab
 
 test-all: test ## test, and the boots that take too long for every day (as root)
 	$(GO) test -v -count=1 -timeout 30m -run "^TestBootAll$$" ./scripts/lab -all

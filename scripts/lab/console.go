@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -19,6 +21,9 @@ type Console struct {
 	mu    sync.Mutex
 	text  []byte
 	grown chan struct{} // closed and replaced when text grows
+
+	keyboard io.Writer                // of the machine, nil before its first start
+	others   map[net.Conn]chan []byte // who see what it says, and may type
 }
 
 func newConsole(path string) (*Console, error) {
@@ -26,8 +31,11 @@ func newConsole(path string) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Console{path: path, file: f, grown: make(chan struct{})}, nil
+	return &Console{path: path, file: f, grown: make(chan struct{}), others: map[net.Conn]chan []byte{}}, nil
 }
+
+// maxBehind is how many writes of a machine wait for who is on its serial line.
+const maxBehind = 4096
 
 // maxConsole bounds what is kept in memory; the file has everything.
 const maxConsole = 16 << 20
@@ -40,8 +48,65 @@ func (c *Console) Write(p []byte) (int, error) {
 	}
 	close(c.grown)
 	c.grown = make(chan struct{})
+	for _, line := range c.others {
+		select {
+		case line <- bytes.Clone(p):
+		default: // nobody takes it; a serial line does not wait
+		}
+	}
 	c.mu.Unlock()
 	return c.file.Write(p)
+}
+
+// plug connects the machine's end that is typed on.
+func (c *Console) plug(keyboard io.Writer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keyboard = keyboard
+}
+
+// share gives the serial line to who connects, until the listener is closed.
+func (c *Console) share(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go c.attach(conn)
+	}
+}
+
+// attach gives a connection the serial line, until it ends.
+func (c *Console) attach(conn net.Conn) {
+	line := make(chan []byte, maxBehind)
+	c.mu.Lock()
+	c.others[conn] = line
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.others, conn)
+		close(line)
+		c.mu.Unlock()
+		_ = conn.Close()
+	}()
+	go func() {
+		for p := range line {
+			_, _ = conn.Write(p) // who is gone shows in reading
+		}
+	}()
+	buf := make([]byte, 1024)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		keyboard := c.keyboard
+		c.mu.Unlock()
+		if keyboard != nil {
+			_, _ = keyboard.Write(buf[:n]) // a machine that is off hears nothing
+		}
+	}
 }
 
 // Mark is the present end of the console, for WaitFor.

@@ -36,6 +36,7 @@ func (b *bench) upAgain(t *testing.T, m *lab.Machine, node string) {
 // disked: an empty disk becomes the root; the next boot writes nothing.
 func (b *bench) disked(t *testing.T) {
 	m, node := b.diskMachine(t)
+	defer m.Stop()
 	b.upAgain(t, m, node)
 	b.checkExec(t, node)
 	b.checkRoot(t, node, "ext2/ext3")
@@ -61,10 +62,11 @@ func (b *bench) diskMachine(t *testing.T) (*lab.Machine, string) {
 // leaves nothing that is neither the old nor the new image.
 func (b *bench) diskUpdate(t *testing.T) {
 	m, node := b.diskMachine(t)
+	defer m.Stop()
 	b.upAgain(t, m, node)
 	old := b.exec(t, node, "cat /etc/os-release /etc/motd 2>/dev/null; ls /opt")
 	b.changeImage(t)
-	b.muster(t, "bootconfig", "create", "Changed", "--image", "Changed", "--kernel", b.Assets.Kernel, "--modules", b.Assets.Modules, "--cmdline", lab.Cmdline)
+	b.muster(t, "bootconfig", "create", "Changed", "--image", "Changed", "--kernel", b.Assets.Kernel, "--modules", b.Assets.Modules, "--cmdline", toAgent)
 
 	b.set(t, node, "_boot_config=Changed")
 	from := m.Console.Mark()

@@ -243,6 +243,15 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	beside := func(n *Network) string {
+		name := n.Name + "-node"
+		t.Cleanup(func() { _ = removeNamespace(name) })
+		if err := run(t.Context(), "ip", "netns", "add", name); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	stays, goes := beside(living), beside(dead)
 	dead.lock.Close() // as the kernel does when the owner is killed
 	if err := Sweep(testLog(t)); err != nil {
 		t.Fatal(err)
@@ -253,8 +262,10 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := strings.Fields(out)
-	if slices.Contains(names, dead.Name) || !slices.Contains(names, living.Name) {
-		t.Errorf("left are %v, wanted %s and not %s", names, living.Name, dead.Name)
+	for name, want := range map[string]bool{living.Name: true, stays: true, dead.Name: false, goes: false} {
+		if slices.Contains(names, name) != want {
+			t.Errorf("%s: left is %v, wanted %v", name, !want, want)
+		}
 	}
 	if _, err := os.Stat(files); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the killed run's files stay: %v", err)

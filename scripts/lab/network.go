@@ -40,6 +40,7 @@ type Network struct {
 	log  *slog.Logger
 	lock *os.File // held as long as the owner lives; tells Sweep
 	taps atomic.Int32
+	bmcs atomic.Int32
 }
 
 var networks atomic.Int32
@@ -141,6 +142,15 @@ func (n *Network) DialContext(ctx context.Context, network, address string) (net
 		return err
 	})
 	return conn, err
+}
+
+// listen listens on TCP inside the network.
+func (n *Network) listen(addr netip.Addr, port uint16) (l net.Listener, err error) {
+	err = n.Inside(func() (err error) {
+		l, err = net.Listen("tcp", netip.AddrPortFrom(addr, port).String())
+		return err
+	})
+	return l, err
 }
 
 // Inside calls f on a thread that is in the network's namespace; sockets that

@@ -45,6 +45,13 @@ type Spec struct {
 	Kernel, Initrd, Cmdline string
 }
 
+// UUID and Serial are what the machine's firmware and its BMC both say it is.
+func (s Spec) UUID() string {
+	return "6d757374-6572-4c61-8000-" + strings.ToLower(strings.ReplaceAll(s.MAC, ":", ""))
+}
+
+func (s Spec) Serial() string { return "LAB-" + s.Name }
+
 // Where Debian and Ubuntu have OVMF.
 const (
 	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -54,6 +61,7 @@ const (
 // files are what QEMU needs beside the specification.
 type files struct {
 	vars, disk, qmp string
+	diskFirst       bool // before the network
 	tap             string
 	accel           string
 }
@@ -69,6 +77,9 @@ func qemu(s Spec, f files) ([]string, error) {
 	args := []string{"qemu-system-x86_64", "-name", s.Name, "-nodefaults", "-display", "none", "-serial", "stdio",
 		"-m", fmt.Sprint(s.Memory), "-smp", fmt.Sprint(s.CPUs),
 		"-device", "virtio-rng-pci", "-qmp", "unix:" + f.qmp + ",server=on,wait=off"}
+	if s.MAC != "" {
+		args = append(args, "-uuid", s.UUID(), "-smbios", "type=1,serial="+s.Serial())
+	}
 	args = append(args, accelerator(f.accel)...)
 	if s.Firmware == UEFI {
 		args = append(args, "-machine", "q35,graphics=off",
@@ -90,7 +101,11 @@ func qemu(s Spec, f files) ([]string, error) {
 		args = append(args, "-drive", "if=none,id=cd,media=cdrom,readonly=on,format=raw,file="+s.CDROM, "-device", "ide-cd,drive=cd,bootindex=0")
 	}
 	if f.disk != "" {
-		args = append(args, "-drive", "if=none,id=disk,format=raw,file="+f.disk, "-device", "virtio-blk-pci,drive=disk,bootindex=2")
+		place := "2"
+		if f.diskFirst {
+			place = "0"
+		}
+		args = append(args, "-drive", "if=none,id=disk,format=raw,file="+f.disk, "-device", "virtio-blk-pci,drive=disk,bootindex="+place)
 	}
 	return args, nil
 }

@@ -24,36 +24,10 @@ func bootSector(text string) []byte {
 	return sector
 }
 
-// own buys a machine that a test has for itself and registers it. It is off.
-func (b *bench) own(t *testing.T, spec lab.Spec, attributes ...string) (m *lab.Machine, node string) {
-	t.Helper()
-	b.muster(t, "node", "create", "--mac", spec.MAC)
-	var created struct{ Name string }
-	if err := b.Head.JSON(b.ctx, &created, "node", "get", spec.MAC); err != nil {
-		t.Fatal(err)
-	}
-	b.set(t, created.Name, attributes...)
-	m, err := b.Machine(b.ctx, spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Stop)
-	return m, created.Name
-}
-
 func (b *bench) set(t *testing.T, node string, attributes ...string) {
 	t.Helper()
 	if len(attributes) > 0 {
 		b.muster(t, append([]string{"node", "attributes", node, "set"}, attributes...)...)
-	}
-}
-
-// restart switches a machine on, whether it is or not.
-func (b *bench) restart(t *testing.T, m *lab.Machine) {
-	t.Helper()
-	m.Stop()
-	if err := m.Start(); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -70,6 +44,7 @@ func (b *bench) says(t *testing.T, m *lab.Machine, from int, line string) {
 // ownDisk: with next and sanboot the machine boots what its disk holds.
 func (b *bench) ownDisk(t *testing.T) {
 	m, node := b.own(t, lab.Spec{Name: "owndisk", MAC: "52:54:00:77:02:01", Disk: 1 << 20, Memory: 128}, "_boot_style=next")
+	defer m.Stop()
 	if err := overwrite(filepath.Join(b.Dir, "owndisk.disk"), 0, bootSector("\r\nthe disk boots\r\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -86,13 +61,14 @@ func (b *bench) ownDisk(t *testing.T) {
 func (b *bench) liveISO(t *testing.T) {
 	iso := filepath.Join(b.Dir, "live.iso")
 	b.muster(t, "bootconfig", "create", "InISO", "--image", "DefaultImage", "--boot-style", "roram",
-		"--kernel", b.Assets.Kernel, "--modules", b.Assets.Modules, "--cmdline", lab.Cmdline)
+		"--kernel", b.Assets.Kernel, "--modules", b.Assets.Modules, "--cmdline", toAgent)
 	b.muster(t, "bootconfig", "mkiso", "InISO", iso)
 	b.muster(t, "repo", "create", "disc")
 	b.muster(t, "repo", "iso", "disc", iso)
 	os.Remove(iso)
 	b.muster(t, "bootconfig", "create", "Live", "--repo", "disc", "--boot-style", "live")
 	m, node := b.own(t, lab.Spec{Name: "live", MAC: "52:54:00:77:02:02"}, "_boot_config=Live")
+	defer m.Stop()
 	b.restart(t, m)
 	b.awaitUp(t, node, 0)
 	b.checkExec(t, node)

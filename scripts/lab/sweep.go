@@ -26,24 +26,36 @@ func Sweep(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	var names []string
+	left := map[string][]string{} // networks, by who owns them
 	for _, path := range slices.Concat(networks, dirs) {
 		name, _, _ := strings.Cut(filepath.Base(path), "_")
-		if !slices.Contains(names, name) {
-			names = append(names, name)
+		if of := owner(name); !slices.Contains(left[of], name) {
+			left[of] = append(left[of], name)
 		}
 	}
 	var failed []error
-	for _, name := range names {
-		if lock, err := holdLock(name); err == nil { // else its owner lives
-			log.Info("removing what an interrupted run left", "network", name)
-			failed = append(failed, removeNamespace(name), removeFiles(name), os.Remove(lock.Name()), lock.Close())
+	for of, names := range left {
+		lock, err := holdLock(of)
+		if err != nil {
+			continue // its owner lives
 		}
+		for _, name := range names {
+			log.Info("removing what an interrupted run left", "network", name)
+			failed = append(failed, removeNamespace(name), removeFiles(name))
+		}
+		failed = append(failed, os.Remove(lock.Name()), lock.Close())
 	}
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("clearing away what an interrupted run left: %w", err)
 	}
 	return nil
+}
+
+// owner is the network that another one was made beside, such as that of a
+// machine that is no QEMU process: muster-lab-PID-N of muster-lab-PID-N-node.
+func owner(name string) string {
+	parts := strings.Split(strings.TrimPrefix(name, namespacePrefix), "-")
+	return namespacePrefix + strings.Join(parts[:min(2, len(parts))], "-")
 }
 
 func removeFiles(name string) error {

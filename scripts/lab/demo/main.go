@@ -1,6 +1,6 @@
 // Demo shows the whole of muster in a few minutes: a head and two bare
 // machines, one with a BIOS and one with UEFI, in a network of their own. The
-// machines are switched on, register themselves, get their image and run a
+// machines are switched on through their BMCs, get their image and run a
 // command. Every command that an admin would type is printed.
 //
 // It must do nothing that an admin could not do, and it leaves nothing behind.
@@ -55,8 +55,11 @@ func demo(ctx context.Context, program string, keep bool) (err error) {
 	if err := c.Setup(muster); err != nil {
 		return err
 	}
-	say("two bare machines are switched on (" + c.Accel + "); nobody has told the head of them")
-	if err := switchOn(ctx, c); err != nil {
+	say("two bare machines (" + c.Accel + "), of which the head knows a MAC and a BMC: one by IPMI, one by Redfish")
+	if err := buy(ctx, c, muster); err != nil {
+		return err
+	}
+	if err := muster("power", "on", "-n", "n[0-1]"); err != nil {
 		return err
 	}
 	if err := muster("wait", "-n", "n[0-1]", "up", "--timeout", "5m"); err != nil {
@@ -64,10 +67,12 @@ func demo(ctx context.Context, program string, keep bool) (err error) {
 	}
 	for _, command := range [][]string{
 		{"node", "ls"},
+		{"power", "status", "-n", "n[0-1]"},
 		{"boot", "log", "n0"},
 		{"boot", "log", "n1"},
 		{"exec", "-n", "n0", "--", "uname", "-a"},
 		{"exec", "-n", "n1", "--", "uname", "-a"},
+		{"console", "n0", "--lines", "5"},
 	} {
 		if err := muster(command...); err != nil {
 			return err
@@ -79,16 +84,25 @@ func demo(ctx context.Context, program string, keep bool) (err error) {
 	return nil
 }
 
-func switchOn(ctx context.Context, c *lab.Cluster) error {
-	for _, spec := range []lab.Spec{
-		{Name: "bios", MAC: "52:54:00:77:00:01", Firmware: lab.BIOS, Disk: 1 << 30},
-		{Name: "uefi", MAC: "52:54:00:77:00:02", Firmware: lab.UEFI, Boot: lab.PXE, Disk: 1 << 30},
+// buy plugs machines in and tells the head of them. The credentials of the
+// BMCs are attributes, which every node inherits.
+func buy(ctx context.Context, c *lab.Cluster, muster func(args ...string) error) error {
+	const credentials = "<_bmc_user>:<_bmc_pass>"
+	if err := muster("attrib", "attributes", "DefaultAttribs", "set", "_bmc_user="+lab.BMCUser, "_bmc_pass="+lab.BMCPassword); err != nil {
+		return err
+	}
+	for _, machine := range []struct {
+		spec lab.Spec
+		uri  func(*lab.BMC) string
+	}{
+		{lab.Spec{Name: "bios", MAC: "52:54:00:77:00:01", Firmware: lab.BIOS, Disk: 1 << 30}, func(b *lab.BMC) string { return b.IPMI(credentials) }},
+		{lab.Spec{Name: "uefi", MAC: "52:54:00:77:00:02", Firmware: lab.UEFI, Boot: lab.PXE, Disk: 1 << 30}, func(b *lab.BMC) string { return b.Redfish(credentials) }},
 	} {
-		m, err := c.Machine(ctx, spec)
+		m, err := c.Machine(ctx, machine.spec)
 		if err != nil {
 			return err
 		}
-		if err := m.Start(); err != nil {
+		if err := muster("node", "create", "--mac", m.Spec.MAC, "--power-uri", machine.uri(m.BMC)); err != nil {
 			return err
 		}
 	}
