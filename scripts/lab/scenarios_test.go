@@ -183,7 +183,7 @@ func (b *bench) otherImage(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	defer tar.Close()
-	cmd := exec.CommandContext(b.ctx, "sqfstar", "-quiet", "-no-progress", "-comp", "zstd", "-Xcompression-level", "1", "-b", "64K", file)
+	cmd := exec.CommandContext(b.ctx, "sqfstar", "-quiet", "-no-progress", "-b", "64K", file)
 	cmd.Stdin = tar
 	must(t, cmd)
 	content, err := os.ReadFile(file)
