@@ -55,7 +55,7 @@ func (h *headChunks) Fetch(ctx context.Context, want []chunk.Ref, take func(int,
 	defer cancel(nil)
 	batches := make(chan []int)
 	var workers sync.WaitGroup
-	for range streams {
+	for range min(streams, len(want)) {
 		workers.Go(func() {
 			r := &reader{codec: chunk.NewCodec()}
 			for b := range batches {
