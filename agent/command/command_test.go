@@ -269,8 +269,9 @@ func TestPTYBackgroundChild(t *testing.T) {
 	}
 }
 
+// TestLogin reads no profile of whoever tests, which may do anything.
 func TestLogin(t *testing.T) {
-	got := run(t, wire.Exec{Login: true, Env: []string{"TERM=dumb"}}, "echo I am $0\n")
+	got := run(t, wire.Exec{Login: true, Env: []string{"TERM=dumb", "HOME=" + t.TempDir()}}, "echo I am $0\n")
 	if !strings.Contains(string(got.stdout), "I am -") {
 		t.Errorf("not a login shell: %q %q", got.stdout, got.stderr)
 	}
