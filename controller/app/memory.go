@@ -12,7 +12,7 @@ import (
 // much again as is in use, and once more. With thousands of links in use that
 // would be a lot, so it is bounded.
 const (
-	mostGarbage  = 128 << 20 // bytes that may wait to be collected, unless a half of what is in use is more
+	mostGarbage  = 64 << 20 // bytes that may wait to be collected, unless a half of what is in use is more
 	gcPercentMin = 50
 	gcPercentMax = 200
 	gcLook       = 5 * time.Second

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,15 +53,27 @@ func measureFleet(ctx context.Context, s settings) (figures []figure, err error)
 	if err := errors.Join(b.head.Stop(), b.head.Start(ctx), f.load.login(ctx)); err != nil {
 		return nil, err
 	}
+	// What a head does once after its start must not count as the agents'.
+	if err := wait(ctx, fleetSettle); err != nil {
+		return nil, err
+	}
 	empty, err := memory(b.head.PID(), "VmRSS")
 	if err != nil {
 		return nil, err
 	}
-	agents, err := f.simulate(s.program)
-	if err != nil {
-		return nil, err
+	// Those that commands run on are a process of their own: each child that it
+	// starts begins with as many open files as it has.
+	commanded := min(fleetExec, s.nodes)
+	for from, count := range map[int]int{0: commanded, commanded: s.nodes - commanded} {
+		if count == 0 {
+			continue
+		}
+		agents, err := f.simulate(s.program, from, count)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, stop(agents)) }()
 	}
-	defer func() { err = errors.Join(err, stop(agents)) }()
 	for _, part := range []func(context.Context, settings) ([]figure, error){
 		func(ctx context.Context, s settings) ([]figure, error) { return f.idle(ctx, s, empty) },
 		f.commands, f.statuses, f.returns,
@@ -74,14 +87,18 @@ func measureFleet(ctx context.Context, s settings) (figures []figure, err error)
 	return figures, b.head.Stop()
 }
 
-// simulate starts the agents, whose complaints go to the log.
-func (f *fleetBed) simulate(program string) (*exec.Cmd, error) {
-	log, err := os.Create(filepath.Join(f.dir, agentsLog))
+// simulate starts agents, whose complaints go to a log.
+func (f *fleetBed) simulate(program string, from, count int) (*exec.Cmd, error) {
+	log, err := os.OpenFile(filepath.Join(f.dir, agentsLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := f.network.Command(filepath.Join(filepath.Dir(program), "muster-agent"), "simulate", "--head", f.head.URL, "--first-ip", fleetFirst, "--count", strconv.Itoa(f.nodes))
+	first := netip.MustParseAddr(fleetFirst)
+	for range from {
+		first = first.Next()
+	}
+	cmd := f.network.Command(filepath.Join(filepath.Dir(program), "muster-agent"), "simulate", "--head", f.head.URL, "--first-ip", first.String(), "--count", strconv.Itoa(count))
 	cmd.Stdout, cmd.Stderr = log, log
 	return cmd, cmd.Start()
 }

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	sshHosts   = 200 // of one sshd, at as many addresses: 200 of them would only cost the peers more
+	sshHosts   = 100 // of one sshd, at as many addresses: as many of them would only cost the peers more
 	sshTime    = 90 * time.Second
 	natsPort   = 4222
 	natsAgents = "nats-agents" // makes this program the clients of a nats-server
@@ -57,7 +57,9 @@ func (f *fleetBed) overSSH(ctx context.Context) (perHost map[string]float64, err
 	return perHost, nil
 }
 
-// sshd starts one, and writes what its clients are to be configured with.
+// sshd starts one, and writes what its clients are to be configured with. Its
+// shells take themselves for inner ones: to read the user's profile would only
+// cost the peers.
 func (f *fleetBed) sshd(ctx context.Context, conf string) (*exec.Cmd, error) {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		return nil, err
@@ -69,7 +71,7 @@ func (f *fleetBed) sshd(ctx context.Context, conf string) (*exec.Cmd, error) {
 	}
 	server := filepath.Join(f.dir, "sshd_config")
 	for name, text := range map[string]string{
-		server: "Port 2222\nHostKey %[1]s/host\nAuthorizedKeysFile %[1]s/user.pub\nStrictModes no\nUsePAM no\nUseDNS no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 1000\nPidFile none\nLogLevel ERROR\n",
+		server: "Port 2222\nHostKey %[1]s/host\nAuthorizedKeysFile %[1]s/user.pub\nStrictModes no\nSetEnv SHLVL=2\nUsePAM no\nUseDNS no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxStartups 1000\nPidFile none\nLogLevel ERROR\n",
 		conf:   "Host *\nPort 2222\nUser root\nIdentityFile %[1]s/user\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n",
 	} {
 		if err := os.WriteFile(name, fmt.Appendf(nil, text, f.dir), 0o600); err != nil {
@@ -155,9 +157,9 @@ func (f *fleetBed) overNATS(ctx context.Context, count int) (rate float64, err e
 	return float64(count) / median(seconds), nil
 }
 
-// serveNATS is the clients: each answers every command with a name, until one
-// of their connections ends. It says when all of them listen.
-func serveNATS(count string) error {
+// serveNATS is the clients: each answers every command with a name, until ctx or
+// one of their connections ends. It says when all of them listen.
+func serveNATS(ctx context.Context, count string) error {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
@@ -180,7 +182,12 @@ func serveNATS(count string) error {
 	}
 	ready.Wait()
 	fmt.Println("ready")
-	return <-ended
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-ended:
+		return err
+	}
 }
 
 func answerNATS(conn net.Conn, name string, ready func()) error {

@@ -80,9 +80,9 @@ func bench(ctx context.Context) error {
 	if len(os.Args) > 2 { // likewise, by measureFleet
 		switch os.Args[1] {
 		case natsAgents:
-			return serveNATS(os.Args[2])
+			return serveNATS(ctx, os.Args[2])
 		case statusServer:
-			return serveStatus(os.Args[2], os.Args[len(os.Args)-1])
+			return serveStatus(ctx, os.Args[2], os.Args[len(os.Args)-1])
 		}
 	}
 	s := settings{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}

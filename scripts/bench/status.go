@@ -128,8 +128,8 @@ func (f *fleetBed) putFrom(ctx context.Context, from netip.Addr, host string, un
 }
 
 // serveStatus is the peer: it decodes each status and keeps it, in a map or in
-// a transaction of its own.
-func serveStatus(keep, file string) error {
+// a transaction of its own, until ctx ends.
+func serveStatus(ctx context.Context, keep, file string) error {
 	var mu sync.Mutex
 	all := map[string]map[string]any{}
 	put := func(who string, status map[string]any) error {
@@ -177,5 +177,10 @@ func serveStatus(keep, file string) error {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(map[string]any{"success": true})
 	})
-	return http.ListenAndServe(statusAddress, mux)
+	srv := &http.Server{Addr: statusAddress, Handler: mux}
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	if err := srv.ListenAndServe(); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
