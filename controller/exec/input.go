@@ -11,7 +11,7 @@ import (
 // When a command has ended that did not read all its input: how long the client
 // may pause in sending the rest of it, and how long that is taken.
 const (
-	restPause = 50 * time.Millisecond
+	restPause = 200 * time.Millisecond
 	restTime  = 5 * time.Second
 )
 

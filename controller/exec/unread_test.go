@@ -19,12 +19,16 @@ func TestUnreadInput(t *testing.T) {
 	})
 	idle, feed := io.Pipe()
 	defer feed.Close()
-	for i, input := range []io.Reader{
-		strings.NewReader("x"), bytes.NewReader(make([]byte, 20<<20)), io.MultiReader(bytes.NewReader(make([]byte, 4<<20))), idle,
-		io.LimitReader(zeros{}, 1<<20), strings.NewReader(""),
+	for i, input := range []func() io.Reader{
+		func() io.Reader { return strings.NewReader("x") },
+		func() io.Reader { return bytes.NewReader(make([]byte, 20<<20)) },
+		func() io.Reader { return io.MultiReader(bytes.NewReader(make([]byte, 4<<20))) },
+		func() io.Reader { return idle },
+		func() io.Reader { return io.LimitReader(zeros{}, 1<<20) },
+		func() io.Reader { return strings.NewReader("") },
 	} {
 		for range 5 {
-			resp, err := putRaw(t.Context(), h, "cmd=true", input)
+			resp, err := putRaw(t.Context(), h, "cmd=true", input())
 			if err != nil {
 				t.Fatalf("input %d: %v", i, err)
 			}

@@ -131,6 +131,8 @@ func explain(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case contains(err, "timed out", "i/o timeout") && !contains(err, "rakp3"): // where some BMCs say no by silence
+		return fmt.Errorf("no answer: %w", context.DeadlineExceeded)
 	case errors.Is(err, client.ErrRAKPAuthentication), contains(err, "unauthorized", "RAKP", "rakp", "username", "privilege"):
 		return fmt.Errorf("%w (%s)", bmc.ErrDenied, bmc.Clean(err.Error()))
 	case errors.As(err, &code) && (code.CompletionCode() == 0xc1 || code.CompletionCode() == 0xd5 || code.CompletionCode() == 0xcc):
