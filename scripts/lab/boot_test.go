@@ -129,8 +129,8 @@ const toAgent = lab.Cmdline + " systemd.unit=muster-agent.service"
 // build makes the programs from the present source, so that a test never judges an old one.
 func build(t *testing.T) string {
 	dir := t.TempDir()
-	for name, source := range map[string]string{"muster": "muster/controller", "muster-agent": "muster/agent"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), source)
+	for name, what := range map[string][2]string{"muster": {"muster/controller", ""}, "muster-agent": {"muster/agent", "nethttpomithttp2"}} { // as the Makefile does
+		cmd := exec.Command("go", "build", "-trimpath", "-tags", what[1], "-ldflags", "-s -w", "-o", filepath.Join(dir, name), what[0])
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("building %s: %v\n%s", name, err, out)

@@ -100,9 +100,9 @@ func sourceTime(ctx context.Context) (time.Time, error) {
 	return time.Unix(seconds, 0).UTC(), err
 }
 
-// compile builds the agent, static, for a processor.
+// compile builds the agent, static, for a processor, as the Makefile does.
 func (b *build) compile(ctx context.Context, arch, out string) error {
-	cmd := exec.CommandContext(ctx, b.gocmd, "build", "-trimpath", "-ldflags", "-s -w -X main.version="+b.version, "-o", out, "muster/agent")
+	cmd := exec.CommandContext(ctx, b.gocmd, "build", "-trimpath", "-tags", "nethttpomithttp2", "-ldflags", "-s -w -X main.version="+b.version, "-o", out, "muster/agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
