@@ -256,6 +256,7 @@ func TestClose(t *testing.T) {
 		}
 	}
 	waitNone(t, near)
+	other.Close() // until then it counts
 	waitNone(t, far)
 
 	// A peer that leaves its end open is given up.
@@ -265,6 +266,7 @@ func TestClose(t *testing.T) {
 	st.Close()
 	waitNone(t, near)
 	io.ReadAll(other)
+	other.Close()
 	waitNone(t, far)
 
 	// One that was never written to is nobody's business.
@@ -316,6 +318,42 @@ func TestTooMany(t *testing.T) {
 	st, _ = near.Open()
 	roundTrip(t, st, 10, func() {})
 	st.Close()
+}
+
+// A peer that drops streams as soon as it has opened them keeps no more
+// handlers busy than one that does not.
+func TestDropped(t *testing.T) {
+	handed, release := make(chan *Stream, 100), make(chan struct{})
+	near, far := sessions(t, Config{Streams: 2}, func(st *Stream) {
+		handed <- st
+		go func() { <-release; st.Close() }()
+	})
+	open := func() {
+		st, err := near.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Write([]byte("x"))
+		st.session.write(header{kindWindow, flagRST, st.id, 0}, nil)
+		st.Close()
+	}
+	for range 5 {
+		open()
+	}
+	if err := near.Ping(t.Context()); err != nil { // they have been read
+		t.Fatal(err)
+	}
+	if len(handed) != 2 {
+		t.Errorf("%d handlers run at once, at most 2 may", len(handed))
+	}
+	close(release)
+	for range 2 {
+		<-handed
+	}
+	waitNone(t, far)
+	st, _ := near.Open()
+	st.Write([]byte("x"))
+	<-handed
 }
 
 // What breaks off ends everything that waits for it.

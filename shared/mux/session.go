@@ -20,7 +20,7 @@ type Session struct {
 	mu       sync.Mutex
 	streams  map[uint32]*Stream
 	next     uint32 // number of the next stream opened here: odd or even for ever
-	theirs   int    // streams that the peer has open
+	theirs   int    // streams that the peer opened and that are in use here
 	pending  []byte // frames that the reader wants sent, which must not wait for it
 	flushing bool
 	pings    map[uint32]chan struct{}
@@ -56,7 +56,8 @@ func (s *Session) Close() error {
 
 // Serve reads the connection until it breaks, and says why it did. handle is
 // given each stream that the peer opens, once its first data are there; it must
-// not wait for anything.
+// not wait for anything, and the stream must be closed in the end: it counts
+// among the peer's until then.
 func (s *Session) Serve(handle func(*Stream)) error {
 	err := s.read(handle)
 	s.fail(err)
@@ -136,6 +137,7 @@ func (s *Session) of(h header) (st *Stream, fresh bool, err error) {
 	}
 	s.theirs++
 	st = s.add(h.stream, flagACK)
+	st.counts = true
 	return st, true, nil
 }
 
@@ -189,15 +191,17 @@ func (s *Session) Open() (*Stream, error) {
 	return st, nil
 }
 
-// forget drops a stream of which nothing more comes.
-func (s *Session) forget(st *Stream) {
+// forget drops a stream of which nothing more comes. One that the peer opened
+// counts until it was closed here too: else a peer that opens streams and drops
+// them at once could keep any number of handlers busy.
+func (s *Session) forget(st *Stream, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.streams[st.id] != st {
-		return
+	if s.streams[st.id] == st {
+		delete(s.streams, st.id)
 	}
-	delete(s.streams, st.id)
-	if st.id%2 != s.next%2 {
+	if closed && st.counts {
+		st.counts = false
 		s.theirs--
 	}
 }

@@ -15,6 +15,7 @@ import (
 type Stream struct {
 	session *Session
 	id      uint32
+	counts  bool       // among the session's streams of the peer; under the session's mu
 	writing sync.Mutex // so that a Write stays whole, and the end comes last
 
 	mu      sync.Mutex
@@ -73,7 +74,7 @@ func (st *Stream) leave(err error) {
 		st.linger.Stop()
 	}
 	st.changed.Broadcast()
-	st.session.forget(st)
+	st.session.forget(st, st.closed)
 }
 
 // grant is told that the peer takes more.
@@ -103,7 +104,7 @@ func (st *Stream) settle() {
 		if st.linger != nil {
 			st.linger.Stop()
 		}
-		st.session.forget(st)
+		st.session.forget(st, st.closed)
 	}
 }
 
@@ -246,6 +247,7 @@ func (st *Stream) Close() error {
 	flags, said := st.once(), st.sentFIN
 	switch {
 	case st.err != nil:
+		st.session.forget(st, true)
 		st.mu.Unlock()
 		return nil
 	case flags&flagSYN != 0: // the peer was never told of it
