@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,6 +119,33 @@ func Strict(raw json.RawMessage, v any) error {
 			return fault.Invalidf("Unhandled parameter(s): %s", key)
 		}
 		return fault.Invalidf("The body does not fit: %v.", err)
+	}
+	return exact(raw, reflect.TypeOf(v).Elem())
+}
+
+// exact refuses keys that are a struct's but for the case of letters: Go's
+// decoder takes those, clients' tools and the OpenAPI document do not.
+func exact(raw json.RawMessage, t reflect.Type) error {
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	keys := map[string]bool{}
+	for _, f := range reflect.VisibleFields(t) {
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		keys[cmp.Or(key, f.Name)] = true
+	}
+	d := jsontext.NewDecoder(bytes.NewReader(raw))
+	if first, err := d.ReadToken(); err != nil || first.Kind() != '{' {
+		return nil // null, which is no key
+	}
+	for d.PeekKind() == '"' {
+		key, err := d.ReadToken()
+		if err == nil && !keys[key.String()] {
+			return fault.Invalidf("Unhandled parameter(s): %s", key.String())
+		}
+		if err = errors.Join(err, d.SkipValue()); err != nil {
+			return fault.Invalidf("The body is not valid JSON: %s.", syntax(err))
+		}
 	}
 	return nil
 }

@@ -152,6 +152,30 @@ func TestAnnouncedTooLarge(t *testing.T) {
 	}
 }
 
+// TestKeysAreExact: Go's decoder would take a key in any case of letters, and of
+// two that differ in nothing else the last one.
+func TestKeysAreExact(t *testing.T) {
+	type set struct {
+		Nodes string `json:"nodes"`
+	}
+	var in struct {
+		set
+		Force bool `json:"force"`
+	}
+	for body, reason := range map[string]string{
+		`{"nodes":"n0","force":true}`:    "",
+		`{"nodes":"n0","NODES":"n1"}`:    "Unhandled parameter(s): NODES",
+		`{"Force":true,"nodes":"n[1]"}`:  "Unhandled parameter(s): Force",
+		`{"force":true,"x":{"nodes":1}}`: "Unhandled parameter(s): x",
+		`null`:                           "",
+	} {
+		err := api.Strict(json.RawMessage(body), &in)
+		if got := fault.Of(err); err == nil && reason != "" || err != nil && got.Reason != reason {
+			t.Errorf("%s: %v, want %q", body, err, reason)
+		}
+	}
+}
+
 func TestBadPaths(t *testing.T) {
 	h := start(t)
 	for path, status := range map[string]int{

@@ -167,7 +167,9 @@ func start(t *testing.T, change func(*Config)) *fixture {
 		t.Fatal(err)
 	}
 	routes := append(s.Routes(), api.Route{Method: "POST", Path: "/api/v1/password", Permission: kind.Public, Doc: "test", Answer: api.Nothing{}, Handler: func(w http.ResponseWriter, r *http.Request) error {
-		var in struct{ Pass string }
+		var in struct {
+			Pass string `json:"pass"`
+		}
 		if err := api.Decode(w, r, &in); err != nil {
 			return err
 		}

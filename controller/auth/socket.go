@@ -189,7 +189,10 @@ func readLine(r io.Reader) (user, secret string, err error) {
 	case err != nil && err != io.EOF:
 		return "", "", fmt.Errorf("reading the line: %w", err)
 	}
-	var in struct{ User, Secret string }
+	var in struct {
+		User   string `json:"user"`
+		Secret string `json:"secret"`
+	}
 	if err := api.CheckJSON(line); err != nil {
 		return "", "", err
 	}
