@@ -39,6 +39,7 @@ func TestBoot(t *testing.T) {
 	b.run(t, line{
 		{"PanicAndRecovery", (*bench).panicAndRecovery},
 		{"WhatIsMissing", (*bench).whatIsMissing},
+		{"Applied", (*bench).applied},
 		{"FromISOWithBIOS", (*bench).fromISOWithBIOS},
 		{"OwnDisk", (*bench).ownDisk},
 	}, line{
